@@ -17,6 +17,7 @@ Rules:
   float64 cut down to that grid, so that bonds, which are floored to u16 at each epoch and carried to the
   next, follow the chain's and do not drift from them. Shares therefore sum to one only to about n / 2**32.
 - Stored bonds are u16. Classic ones are scaled so that the largest of a column is 65535; Yuma3's are shares.
+- A weight of zero is a weight: the bond behind it decays by its coefficient.
 - Nothing here knows a block, a subnet or a key: masks come in as facts.
 """
 
@@ -320,8 +321,11 @@ def epoch(
     else:  # no weight counts: pay by stake, and by all of it when none is active
         emission = active_stake if bool(active_stake.any()) else all_stake
 
-    # A neuron without stake loses its permit at the end of this epoch, and its bonds with it.
-    stored = torch.floor(new_bonds * U16_MAX).masked_fill((all_stake == 0)[:, None], 0.0).to(torch.int64)
+    # Without stake a neuron loses its permit as the epoch ends, and its bonds with it; the owner keeps both.
+    loses = all_stake == 0
+    if owner_uid is not None:
+        loses[owner_uid] = False
+    stored = torch.floor(new_bonds * U16_MAX).masked_fill(loses[:, None], 0.0).to(torch.int64)
     return EpochResult(
         consensus=tuple(consensus.tolist()),
         incentive=tuple(incentive.tolist()),
