@@ -87,7 +87,7 @@ def _variable_hash(data: bytes, size: int) -> bytes:
     return out + block
 
 
-@njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
 def _fill(matrix: Any, pass_number: int, first: int, stop: int) -> None:
     blocks = matrix.shape[0]
     base = np.uint64(matrix.ctypes.data)
@@ -106,7 +106,7 @@ def _fill(matrix: Any, pass_number: int, first: int, stop: int) -> None:
         low = word & np.uint64(0xFFFFFFFF)
         back = (np.uint64(area) * ((low * low) >> np.uint64(32))) >> np.uint64(32)
         reference = (origin + area - 1 - np.int64(back)) % blocks
-        word = _compress(
+        word = _compress(  # type: ignore[call-arg]  # numba supplies the typing context
             base + np.uint64(previous) * size,
             base + np.uint64(reference) * size,
             base + np.uint64(i) * size,
@@ -159,7 +159,7 @@ def _quarter(b: Any, x: list[Any], i: int, j: int, k: int, m: int) -> None:
 def _permute_two_rows(b: Any, z: list[Any], row: int) -> None:
     """P on rows `row` and `row` + 1; z[2 r] and z[2 r + 1] hold the sixteen words of row r."""
     near, far = slice(2 * row, 2 * row + 3, 2), slice(2 * row + 1, 2 * row + 4, 2)
-    x = [_shuffle(b, *z[half], words) for half in (near, far) for words in (_LOW, _HIGH)]
+    x = [_shuffle(b, one, two, words) for one, two in (z[near], z[far]) for words in (_LOW, _HIGH)]
     _quarter(b, x, 0, 1, 2, 3)
     x = [x[0], _turn(b, x[1], 1), _turn(b, x[2], 2), _turn(b, x[3], 3)]
     _quarter(b, x, 0, 1, 2, 3)
@@ -182,7 +182,7 @@ def _permute_four_columns(b: Any, z: list[Any], half: int) -> None:
     z[half::2] = x
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _compress(typing_context: Any, previous: Any, reference: Any, out: Any, keep: Any) -> Any:
     """out = G(previous, reference) XOR (out AND keep), by address; returns the first word of out.
 

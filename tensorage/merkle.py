@@ -55,10 +55,8 @@ def root(leaf_hashes: Sequence[bytes]) -> bytes:
     """
     if not leaf_hashes:
         return sha256().digest()
-    last: list[bytes] = []
-    for last in _levels(leaf_hashes):
-        pass
-    return last[0]
+    *_, top = _levels(leaf_hashes)
+    return top[0]
 
 
 def path(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:
@@ -104,7 +102,9 @@ def root_from_path(leaf_hash: bytes, index: int, size: int, siblings: Sequence[b
     """
     sides = _sides(index, size)
     if len(siblings) != len(sides):
-        raise ProofError(f"path of leaf {index} in a tree of {size} has {len(siblings)} hashes, not {len(sides)}")
+        raise ProofError(
+            f"path of leaf {index} in a tree of {size} has {len(siblings)} hashes, not {len(sides)}"
+        )
     node = leaf_hash
     for sibling, on_the_right in zip(siblings, sides, strict=True):
         if len(sibling) != HASH_SIZE:

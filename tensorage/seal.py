@@ -105,7 +105,7 @@ class Sealer:
             first = chunk * _BLOCKS_PER_CHUNK
             stop = first + _BLOCKS_PER_CHUNK
             argon2d.fill(self._matrix, PASSES - 1, first, stop)
-            yield memoryview(self._matrix[first:stop]).cast("B")
+            yield memoryview(self._memory)[first * argon2d.BLOCK_SIZE : stop * argon2d.BLOCK_SIZE]
 
     def steps(self, sector_id: bytes) -> Iterator[None]:
         """Do all passes but the last, yielding after each."""
@@ -118,7 +118,7 @@ class Sealer:
         """The whole sealed sector; the view is valid until the next sector is begun."""
         for _ in self.chunks(sector_id):
             pass
-        return memoryview(self._matrix).cast("B")
+        return memoryview(self._memory)
 
 
 def chunk_roots(sealer: Sealer, sector_id: bytes) -> list[bytes]:

@@ -1,0 +1,150 @@
+"""Test vectors: what the protocol makes of an input, for comparing another implementation with this one.
+
+The shape of input and output is that of tests/vectors/pos-v1-dev.json: every derived value, from sector ids
+to the end of a walk, from the smallest set of ingredients.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from . import challenge as challenges
+from . import commitment as commitments
+from . import merkle, seal
+from .challenge import Challenge
+from .errors import UsageError
+
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class CommitmentInput(_Model):
+    """Place of the commitment in its chain; `block` is its block number."""
+
+    seq: Annotated[int, Field(ge=1, lt=2**64)]
+    prev_hash: Hash
+    block: Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class ChallengeInput(_Model):
+    """Ingredients of the nonce that are not in the commitment, and how many hops to walk."""
+
+    block_hash: Hash
+    round: Annotated[int, Field(ge=0, lt=2**32)]
+    hops: Annotated[int, Field(ge=0, le=challenges.MAX_HOPS)]
+
+
+class VectorInput(_Model):
+    """Input of a proof-of-storage vector; keys are public keys in hex, sectors are indices."""
+
+    genesis: Hash
+    netuid: Annotated[int, Field(ge=0, lt=2**16)]
+    miner: Hash
+    validator: Hash
+    profile: Annotated[int, Field(ge=0, le=1)]
+    sectors: Annotated[list[Annotated[int, Field(ge=0, lt=2**64)]], Field(min_length=1, max_length=4096)]
+    commitment: CommitmentInput
+    challenge: ChallengeInput
+
+
+def vector(document: Any) -> dict[str, Any]:
+    """The vector for an input {genesis, netuid, miner, validator, profile, sectors, commitment, challenge}.
+
+    Raises:
+        UsageError: the input has another shape.
+    """
+    try:
+        given = VectorInput.model_validate(document)
+        return _vector(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"input is no vector: {place}: {first['msg']}") from error
+    except ValueError as error:
+        raise UsageError(f"input is no vector: {error}") from error
+
+
+def _vector(given: VectorInput) -> dict[str, Any]:
+    genesis, miner = bytes.fromhex(given.genesis), bytes.fromhex(given.miner)
+    profile = seal.profile(given.profile)
+    sealer = seal.Sealer(profile)
+
+    @lru_cache(maxsize=1)  # the sealer holds one sector at a time
+    def sealed(index: int) -> memoryview:
+        return sealer.seal(seal.sector_id(genesis, given.netuid, miner, profile, index))
+
+    sectors, entries = [], []
+    for index in sorted(given.sectors):
+        data = sealed(index)
+        root = merkle.root(merkle.leaf_hashes(data, seal.LEAF_SIZE))
+        entries.append((index, root))
+        sectors.append(
+            {
+                "index": index,
+                "sector_id": seal.sector_id(genesis, given.netuid, miner, profile, index).hex(),
+                "sha256_of_sealed_bytes": sha256(data).hexdigest(),
+                "first_leaf_first_16": bytes(data[:16]).hex(),
+                "last_leaf_last_16": bytes(data[-16:]).hex(),
+                "sector_root": root.hex(),
+            }
+        )
+
+    commitment = commitments.Commitment(
+        genesis,
+        given.netuid,
+        miner,
+        given.commitment.seq,
+        bytes.fromhex(given.commitment.prev_hash),
+        profile.number,
+        len(entries),
+        commitments.capacity_root(entries),
+        given.commitment.block,
+    )
+    challenge = Challenge(
+        bytes.fromhex(given.challenge.block_hash),
+        given.netuid,
+        bytes.fromhex(given.validator),
+        miner,
+        commitment.hash,
+        given.challenge.round,
+    )
+
+    def leaf(number: int) -> bytes:
+        entry, at = divmod(number, profile.leaves)
+        return bytes(sealed(entries[entry][0])[at * seal.LEAF_SIZE : (at + 1) * seal.LEAF_SIZE])
+
+    indices: list[int] = []
+    state = challenge.nonce
+    for _ in range(given.challenge.hops):
+        indices.append(challenges.leaf_index(state, commitment.leaves))
+        state = challenges.next_state(state, leaf(indices[-1]))
+    return {
+        "genesis": given.genesis,
+        "netuid": given.netuid,
+        "miner": given.miner,
+        "validator": given.validator,
+        "profile": profile.number,
+        "sectors": sectors,
+        "capacity_root": commitment.capacity_root.hex(),
+        "commitment": {
+            "seq": commitment.seq,
+            "prev_hash": given.commitment.prev_hash,
+            "block": commitment.block_number,
+            "hash": commitment.hash.hex(),
+        },
+        "challenge": {
+            "block_hash": given.challenge.block_hash,
+            "round": given.challenge.round,
+            "nonce": challenge.nonce.hex(),
+            "hops": given.challenge.hops,
+            "leaf_indices": indices,
+            "final_state": state.hex(),
+        },
+    }
