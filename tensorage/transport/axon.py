@@ -1,0 +1,363 @@
+"""The axon: the HTTP server of a miner or validator, FastAPI on uvicorn inside the service's event loop.
+
+What a request goes through, and what it costs the sender to fail there:
+
+    connection   caps in all and for an address, time to send the headers   (protocol.py)   503 429 408 431
+    gate         rate of the address, size of the headers, time in all      (gate.py)       429 431 503
+    route        unknown path, wrong method                                 (FastAPI)       404 405
+    body         cap on what is declared and on what arrives, idle time                     413 408
+    admission    signature over the raw bytes, hotkey's rate, registration  (admission.py)  401 429 503 403
+    handler      only here is anything parsed                                               400 ...
+
+A handler gets a `Call` and returns a pydantic model (sent as JSON), bytes, or an async iterator of bytes;
+it refuses by raising RequestError. Responses are not signed by the axon: what must be proven carries its own
+signature.
+
+    axon = Axon(hotkey.ss58, role="miner", port=8091, metagraph=chain.metagraph_now, nonces=store)
+    axon.route("POST", "/v1/challenge", answer, access=Access.VALIDATOR)
+    await axon.start()
+    ...
+    await axon.drain(5)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import anyio
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from .. import SPEC_VERSION, __version__
+from ..chain.auth import NonceStore
+from ..chain.types import Metagraph, Neuron
+from ..errors import RequestError, TensorageError, UsageError
+from .admission import Access, Admission
+from .gate import CALLER, ROUTE, Gate, Refusals
+from .limits import Limits
+from .messages import Ping, parse
+from .metrics import Metrics
+from .protocol import AxonProtocol, Connections
+from .refusals import HttpRefusal, RefusalLog
+
+__all__ = ["Access", "Axon", "Call", "Handler", "Reply"]
+
+logger = logging.getLogger("tensorage.transport")
+
+#: What this axon speaks, as `/v1/ping` lists it.
+PROTOCOLS = ("btauth/1", "pos/1")
+
+_REAP_SECONDS = 0.25
+_NUMBER = re.compile(r"[0-9]{1,20}")
+
+M = TypeVar("M", bound=BaseModel)
+Reply = BaseModel | bytes | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that was admitted: who asks, and what, still unparsed.
+
+    Attributes:
+        caller: the neuron whose hotkey signed the request.
+        path: the parameters of the route's template, decoded.
+        query: the query's parameters, decoded; of a name given twice, the last value.
+        body: the raw bytes that were signed.
+    """
+
+    caller: Neuron
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+
+    def json(self, model: type[M]) -> M:
+        """The body as a wire message; RequestError "malformed" when it is none."""
+        return parse(model, self.body)
+
+    def number(
+        self, name: str, default: int | None = None, *, low: int = 0, high: int = (1 << 64) - 1
+    ) -> int:
+        """A decimal parameter of the path or the query, between `low` and `high`.
+
+        Raises:
+            RequestError: "malformed"; missing without a default, no number, or out of range.
+        """
+        text = self.path.get(name, self.query.get(name))
+        if text is None:
+            if default is None:
+                raise RequestError("malformed", f"{name} is missing")
+            return default
+        if not _NUMBER.fullmatch(text) or not low <= int(text) <= high:
+            raise RequestError("malformed", f"{name} must be a number from {low} to {high}")
+        return int(text)
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+class Axon:
+    """A neuron's server.
+
+    Args:
+        hotkey: our SS58 hotkey; requests must be bound to it.
+        role: "miner" or "validator", as ping says it.
+        host: address to listen on; an IPv6 one ("::" for both families) works too.
+        port: 0 for any free one; `port` tells which after `start`.
+        metagraph: the subnet as known now, without I/O; raises StaleChainError when that is too old.
+        nonces: where accepted nonces are kept; the axon does not close it.
+        ready: why the service is not ready yet, in a few words, or None when it is; for `/healthz`.
+        limits: caps and rates.
+        metrics: counted there, if given.
+        clock: seconds, steady.
+    """
+
+    def __init__(
+        self,
+        hotkey: str,
+        *,
+        role: Literal["miner", "validator"],
+        metagraph: Callable[[], Metagraph],
+        nonces: NonceStore,
+        ready: Callable[[], str | None] = lambda: None,
+        host: str = "0.0.0.0",  # noqa: S104 - peers must reach it
+        port: int = 8091,
+        limits: Limits | None = None,
+        metrics: Metrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._limits = limits or Limits()
+        self._ready = ready
+        self._draining = False
+        log = RefusalLog()
+        self._refusals = Refusals(log, clock)
+        self._connections = Connections(self._limits, log)
+        self._admission = Admission(
+            hotkey, metagraph=metagraph, nonces=nonces, rate=self._limits.per_hotkey, clock=clock
+        )
+        self._app = self._build_app()
+        self._gate = Gate(self._app, self._limits, self._refusals, metrics=metrics, clock=clock)
+        self._ping = Ping(
+            role=role,
+            version=__version__,
+            spec_version=SPEC_VERSION,
+            hotkey=hotkey,
+            protocols=list(PROTOCOLS),
+        )
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._reaping: asyncio.Task[None] | None = None
+        self._app.add_api_route("/healthz", self._healthz, methods=["GET"], response_model=None)
+        self.route("GET", "/v1/ping", self._pong, access=Access.REGISTERED)
+
+    def route(
+        self, method: str, path: str, handler: Handler, *, access: Access, max_body: int | None = None
+    ) -> None:
+        """Serve `method path` (FastAPI's template syntax: `/v1/sectors/{index}/chunk-roots`) by `handler`.
+
+        Args:
+            access: what the caller must be.
+            max_body: bytes, where it differs from the limits'. A GET takes no body unless this says so.
+        """
+        if max_body is None:
+            max_body = 0 if method == "GET" else self._limits.max_body
+
+        async def endpoint(request: Request) -> Response:
+            request.scope[ROUTE] = path
+            body = await self._read_body(request, max_body)
+            caller = await self._admission.admit(
+                request.headers, body, method=request.method, target=_target(request), access=access
+            )
+            request.scope[CALLER] = caller.hotkey
+            call = Call(caller, request.path_params, request.query_params, body)
+            return _response(await handler(call))
+
+        self._app.add_api_route(path, endpoint, methods=[method], response_model=None)
+
+    async def start(self) -> None:
+        """Listen, and return once requests are answered.
+
+        Raises:
+            UsageError: the address or the port cannot be had.
+        """
+        listener = _listen(self.host, self.port)
+        self.port = listener.getsockname()[1]
+        protocol: Any = partial(AxonProtocol, shared=self._connections)
+        config = uvicorn.Config(
+            self._gate,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=self._limits.keep_alive_seconds,
+            h11_max_incomplete_event_size=self._limits.max_headers,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="axon")
+        while not self._server.started:
+            if self._serving.done():
+                self._serving.result()
+                raise TensorageError("the axon ended while it was starting")
+            await asyncio.sleep(0.005)
+        self._reaping = asyncio.create_task(self._reap(), name="axon-reaper")
+        logger.info("axon listening host=%s port=%d", self.host, self.port)
+
+    async def drain(self, seconds: float) -> None:
+        """Stop listening, let running requests finish for at most `seconds`, then drop what is left."""
+        self._draining = True
+        if self._server is None or self._serving is None:
+            return
+        # uvicorn's own limit counts from a moment later and only cancels handlers; ours ends connections.
+        self._server.config.timeout_graceful_shutdown = max(1, round(seconds))
+        self._server.should_exit = True
+        await asyncio.wait({self._serving}, timeout=seconds)
+        self._connections.abort()
+        for task in (self._serving, self._reaping):
+            if task is not None:
+                await _ended(task, grace=0.5)
+        self._server = self._serving = self._reaping = None
+        self._admission.close()
+
+    async def stop(self) -> None:
+        """Stop at once."""
+        await self.drain(0.2)
+
+    async def _reap(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_REAP_SECONDS)
+            self._connections.reap(loop.time())
+
+    async def _read_body(self, request: Request, limit: int) -> bytes:
+        declared = request.headers.get("content-length", "0")
+        if int(declared) > limit:
+            raise RequestError("too_large", f"the body has {declared} bytes, at most {limit} are taken")
+        body = bytearray()
+        more = True
+        while more:
+            message = None
+            with anyio.move_on_after(self._limits.idle_seconds):
+                message = await request.receive()
+            if message is None:
+                raise HttpRefusal(408, f"nothing came for {self._limits.idle_seconds:g} s")
+            if message["type"] != "http.request":
+                raise RequestError("malformed", "the connection closed before the body was whole")
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > limit:
+                raise RequestError("too_large", f"the body is over {limit} bytes")
+        return bytes(body)
+
+    async def _healthz(self, request: Request) -> Response:
+        request.scope[ROUTE] = "/healthz"
+        why = "shutting down" if self._draining else self._ready()
+        if why is None:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"error": "unready", "message": why}, status_code=503)
+
+    async def _pong(self, call: Call) -> Reply:
+        return self._ping
+
+    def _build_app(self) -> FastAPI:
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+
+        @app.exception_handler(TensorageError)
+        async def refused(request: Request, error: TensorageError) -> Response:
+            return self._refusals.answer(request.scope, error)
+
+        @app.exception_handler(HTTPException)
+        async def unrouted(request: Request, error: HTTPException) -> Response:
+            message = {404: "no such path", 405: "not with this method"}.get(
+                error.status_code, str(error.detail)
+            )
+            return self._refusals.answer(request.scope, HttpRefusal(error.status_code, message))
+
+        @app.exception_handler(Exception)  # answered here, then raised on to the gate, which logs it
+        async def failed(request: Request, error: Exception) -> Response:
+            return self._refusals.answer(request.scope, HttpRefusal(500, "internal error"))
+
+        return app
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which leaves the process's signals to the service."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def _target(request: Request) -> str:
+    """The request target as it was sent: never the decoded path."""
+    raw_path: bytes = request.scope["raw_path"]
+    query: bytes = request.scope["query_string"]
+    return (raw_path + b"?" + query if query else raw_path).decode("ascii")
+
+
+def _response(reply: Reply) -> Response:
+    if isinstance(reply, BaseModel):
+        return Response(reply.model_dump_json(), media_type="application/json")
+    if isinstance(reply, bytes):
+        return Response(reply, media_type="application/octet-stream")
+    return StreamingResponse(reply, media_type="application/octet-stream")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named so that asyncio sets TCP_NODELAY on what is accepted: without it each answer waits
+    # 40 ms for the peer's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((host, port))
+        listener.listen(1024)
+        listener.setblocking(False)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise _unavailable(host, port, error) from error
+    return listener
+
+
+def _unavailable(host: str, port: int, error: Exception) -> UsageError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return UsageError(
+            f"port {port} is in use on {host}",
+            remedy="Stop the program that listens there, or choose another port with --axon.port",
+        )
+    if number == errno.EACCES:
+        return UsageError(f"port {port} needs privileges", remedy="Choose one above 1023 with --axon.port")
+    return UsageError(
+        f"cannot listen on {host} port {port}: {error}",
+        remedy="Check the address, and choose a port between 1 and 65535 with --axon.port",
+    )
+
+
+async def _ended(task: asyncio.Task[None], *, grace: float) -> None:
+    """Wait until a task has ended, cancelling it after `grace` seconds."""
+    await asyncio.wait({task}, timeout=grace if not task.done() and task.get_name() == "axon" else 0)
+    task.cancel()
+    results: Sequence[object] = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        logger.error("axon ended with an error: %s", results[0])

@@ -1,0 +1,150 @@
+"""One HTTP/1.1 connection of an axon: uvicorn's, with the limits that it lacks.
+
+uvicorn waits for ever for the headers of a first request, for a peer that does not read its answer, and for
+a closed connection to take what was sent. Here every connection is in one of four phases, each with its
+time limit, and `reap` (called a few times a second for all connections) ends the ones that overstay:
+
+    headers   from connecting, or from the first byte after an answer, to the end of a request's headers
+    request   from there to the last byte of the answer (`Gate` ends the handler; this ends the socket)
+    idle      between an answer and the next request: uvicorn's own keep-alive timer
+    closing   closed by us, still sending
+
+It also caps connections, answers in JSON what h11 cannot parse, and keeps garbage out of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from typing import Any, Literal
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import RequestError
+from .limits import Limits, address_key
+from .refusals import HttpRefusal, RefusalLog, error_body, error_headers
+
+# What uvicorn logs for each connection is the peer's doing: refusals are logged by RefusalLog, and failures
+# of handlers by Gate.
+_silent = logging.getLogger("tensorage.transport.connection")
+_silent.setLevel(logging.CRITICAL)
+
+# How much longer than the handler's time a socket may live, so that the refusal can still be sent.
+_GRACE_SECONDS = 1.0
+
+
+class Connections:
+    """What the connections of one axon share: limits, counts and the refusal log."""
+
+    def __init__(self, limits: Limits, log: RefusalLog) -> None:
+        self.limits = limits
+        self.log = log
+        self.open: set[AxonProtocol] = set()
+        self._by_address: Counter[str] = Counter()
+
+    def enter(self, connection: AxonProtocol) -> RequestError | None:
+        """Count a connection; the refusal when it is one too many."""
+        self.open.add(connection)
+        self._by_address[connection.address] += 1
+        if len(self.open) > self.limits.max_connections:
+            return RequestError("unready", "too many connections; try again soon")
+        if self._by_address[connection.address] > self.limits.connections_per_address:
+            return RequestError("rate_limited", "too many connections from your address")
+        return None
+
+    def leave(self, connection: AxonProtocol) -> None:
+        if connection in self.open:
+            self.open.discard(connection)
+            self._by_address[connection.address] -= 1
+            if not self._by_address[connection.address]:
+                del self._by_address[connection.address]
+
+    def reap(self, now: float) -> None:
+        """End the connections that overstay; `now` in seconds of the event loop's clock."""
+        for connection in list(self.open):
+            connection.reap(now)
+
+    def abort(self) -> None:
+        """Drop every connection at once, sent or not."""
+        for connection in list(self.open):
+            connection.transport.abort()
+
+
+class AxonProtocol(H11Protocol):
+    """uvicorn's h11 protocol with phases; see the module."""
+
+    def __init__(self, *, shared: Connections, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self.logger = _silent
+        self.access_log = False
+        self.address = ""
+        self._shared = shared
+        self._phase: Literal["headers", "request", "idle", "closing"] = "headers"
+        self._since = self.loop.time()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.address = address_key(self.client[0]) if self.client else ""
+        refusal = self._shared.enter(self)
+        if refusal is not None:
+            self._refuse(refusal)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shared.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase == "idle":
+            self._enter("headers")
+        super().data_received(data)
+        if self._phase == "headers" and self.conn.their_state is not h11.IDLE:
+            self._enter("request")
+
+    def on_response_complete(self) -> None:
+        self._enter("idle")
+        super().on_response_complete()
+        if self._phase == "idle" and self.conn.their_state is not h11.IDLE:
+            self._enter("request")  # the next request was already there
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are no HTTP; called while h11's error is being handled."""
+        error = sys.exc_info()[1]
+        if getattr(error, "error_status_hint", 400) == 431:
+            limit = self._shared.limits.max_headers
+            self._refuse(HttpRefusal(431, f"request line and headers are over {limit} bytes"))
+        else:
+            self._refuse(RequestError("malformed", "this is not HTTP/1.1"))
+
+    def reap(self, now: float) -> None:
+        """End this connection if its phase has lasted too long."""
+        limits = self._shared.limits
+        lasted = now - self._since
+        if self.transport.is_closing():
+            if self._phase != "closing":
+                self._enter("closing")
+            elif lasted > limits.close_seconds:
+                self.transport.abort()
+        elif self._phase == "headers" and lasted > limits.header_seconds:
+            self._refuse(HttpRefusal(408, f"no whole request within {limits.header_seconds:g} s"))
+        elif self._phase == "request" and lasted > limits.total_seconds + _GRACE_SECONDS:
+            self.transport.abort()
+
+    def _enter(self, phase: Literal["headers", "request", "idle", "closing"]) -> None:
+        self._phase = phase
+        self._since = self.loop.time()
+
+    def _refuse(self, refusal: RequestError) -> None:
+        """Write the refusal, unless an answer has begun, and close."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = error_body(refusal)
+            headers = {**error_headers(refusal), "content-length": str(len(body)), "connection": "close"}
+            lines = [f"HTTP/1.1 {refusal.http_status} Refused", *(f"{k}: {v}" for k, v in headers.items())]
+            self.transport.write("\r\n".join([*lines, "", ""]).encode("ascii") + body)
+        self._shared.log.refused(
+            refusal, self.loop.time(), address=self.address, caller=None, request="(before a request)"
+        )
+        self._enter("closing")
+        self.transport.close()
