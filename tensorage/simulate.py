@@ -247,7 +247,7 @@ def yuma_command(
         unknown = _read(content).unknown()
         result = simulate(content)
     except TensorageError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
     if unknown:
         typer.echo(f"ignored in the scenario: {', '.join(unknown)}", err=True)
