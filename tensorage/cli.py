@@ -1,0 +1,106 @@
+"""The `tensorage` command: every part of the project under one name.
+
+Subcommands are imported when they are called, so that `tensorage --help` does not wait for the chain's SDK,
+torch or the sealing kernel.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from . import __version__
+from .config import run
+from .errors import UsageError
+
+#: Subcommand -> (module, its typer app, one line of help).
+COMMANDS = {
+    "allocate": ("tensorage.allocator.command", "app", "Fill disks with sealed sectors."),
+    "conformance": ("tensorage.cli", "conformance_app", "Print the protocol's test vector for an input."),
+    "devnet": ("tensorage.demo.command", "app", "A local chain, and the whole subnet on it."),
+    "miner": ("tensorage.miner.command", "app", "Keep sectors and answer challenges."),
+    "receipts": ("tensorage.validator.receipts_command", "app", "Export and verify audit receipts."),
+    "simulate": ("tensorage.simulate", "simulate_app", "Try out consensus on a scenario."),
+    "validator": ("tensorage.validator.command", "app", "Challenge miners, score them, set weights."),
+}
+
+
+class _Lazy(TyperGroup):
+    """A group whose commands are imported when they are asked for; its overview imports none."""
+
+    _overview = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._overview = True
+        super().format_help(ctx, formatter)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, summary = COMMANDS[cmd_name]
+        if self._overview:
+            return typer.core.TyperCommand(cmd_name, help=summary)
+        command = get_command(getattr(importlib.import_module(module), name))
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_Lazy,
+    name="tensorage",
+    no_args_is_help=True,
+    add_completion=False,
+    help="A storage subnet: seal, prove, verify, pay.\n\nExample: tensorage devnet demo",
+)
+conformance_app = typer.Typer(add_completion=False)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tensorage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The options of `tensorage` itself."""
+
+
+@conformance_app.command()
+def conformance(
+    input_file: Annotated[Path, typer.Argument(metavar="INPUT.json", help="Ingredients; - for stdin.")],
+) -> None:
+    """Print the vector of INPUT.json, to be compared with another implementation's.
+
+    INPUT.json has {genesis, netuid, miner, validator, profile, sectors: [indices], commitment: {seq,
+    prev_hash, block}, challenge: {block_hash, round, hops}}, bytes in lower-case hex.
+
+    Example: tensorage conformance tests/vectors/input.json
+    """
+    from .conformance import vector  # noqa: PLC0415 - loads the sealing kernel
+
+    try:
+        text = sys.stdin.read() if str(input_file) == "-" else input_file.read_text()
+        document = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{input_file} cannot be read as JSON: {error}") from error
+    typer.echo(json.dumps(vector(document), indent=1))
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    sys.exit(run(app, program="tensorage"))
