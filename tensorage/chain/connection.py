@@ -1,0 +1,285 @@
+"""One connection to one chain, which comes back by itself.
+
+Rules. A failed call drops the connection; the next call opens a new one, not sooner than a delay that
+doubles with every failure up to a minute and is spread by chance, so that a fleet does not return at once.
+An outage is logged once with its remedy, and its end once. A chain that answers but makes no blocks counts
+as an outage of `heads`. A chain with another genesis block than before is another chain, and is refused.
+Every failure is a tensorage ChainError; every wait has an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import TypeVar, cast
+
+import anyio
+from bittensor import BlockHeader, Client, Policy, RpcPolicyError, Substrate
+from bittensor import ChainError as SdkChainError
+
+from ..errors import ChainError
+from .convert import block_hash
+from .faults import ANY, AWAY
+from .network import ChainSettings, Opener, open_chain
+from .types import BlockRef
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 30.0
+READ_TIMEOUT = 30.0
+CLOSE_TIMEOUT = 5.0
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 60.0
+
+log = logging.getLogger(__name__)
+
+# What ends a subscription.
+_ENDED: tuple[type[Exception], ...] = (StopAsyncIteration, *ANY)
+
+
+def retry_delay(failures: int, chance: float) -> float:
+    """Seconds to wait after `failures` failures in a row; `chance` in [0, 1) spreads it by half each way."""
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16)) * (0.5 + chance)
+
+
+class Connection:
+    """Access to a chain through the SDK. Opens on first use; `close` ends it for good.
+
+    Args:
+        policy: what the SDK may sign and send over it.
+        clock: seconds, monotonic.
+        opener: makes the SDK's Substrate for the settings.
+    """
+
+    def __init__(
+        self,
+        settings: ChainSettings,
+        *,
+        policy: Policy,
+        clock: Callable[[], float],
+        opener: Opener = open_chain,
+    ) -> None:
+        self.settings = settings
+        self.genesis_hash: bytes | None = None
+        self.block_time: float | None = None
+        self._policy = policy
+        self._clock = clock
+        self._opener = opener
+        self._substrate: Substrate | None = None
+        self._client: Client | None = None
+        self._opening = asyncio.Lock()
+        self._failures = 0
+        self._retry_at = 0.0
+        self._away_since: float | None = None
+        self._stalled = False
+
+    async def open(self) -> Client:
+        """The connected client.
+
+        Raises:
+            ChainError: the chain cannot be reached now, or it is not yet time to try again.
+        """
+        if self._client is not None:
+            return self._client
+        async with self._opening:
+            if self._client is not None:
+                return self._client
+            wait = self._retry_at - self._clock()
+            if self._failures and wait > 0:
+                raise ChainError(f"chain {self.settings.label} is away, the next attempt is in {wait:.0f} s")
+            substrate = self._opener(self.settings)
+            try:
+                with anyio.fail_after(CONNECT_TIMEOUT):
+                    await substrate.connect()
+                    genesis = block_hash(await substrate.block_hash(0))
+                    block_time = await substrate.block_time()
+            except ANY as error:
+                await _close(substrate)
+                raise self._failed(error) from error
+            except BaseException:
+                await _close(substrate)
+                raise
+            if self.genesis_hash not in (None, genesis):
+                await _close(substrate)
+                raise self._failed(
+                    ChainError(
+                        f"genesis block is 0x{genesis.hex()}, it was 0x{(self.genesis_hash or b'').hex()}"
+                    )
+                )
+            self.genesis_hash, self.block_time = genesis, block_time
+            self._substrate = substrate
+            self._client = Client(self.settings.sdk_network, policy=self._policy, substrate=substrate)
+            self._answered()
+            return self._client
+
+    async def wait_open(self) -> None:
+        """Waits, for ever if need be, until the chain answers."""
+        while True:
+            try:
+                await self.open()
+            except ChainError:
+                await self.pause(1)
+            else:
+                return
+
+    async def pause(self, failures: int) -> None:
+        """Waits before trying again what failed `failures` times, until an attempt is due at the least."""
+        due = self._retry_at - self._clock()
+        await anyio.sleep(max(due, retry_delay(failures, _chance())))
+
+    async def close(self) -> None:
+        substrate, self._substrate, self._client = self._substrate, None, None
+        if substrate is not None:
+            await _close(substrate)
+
+    async def read(self, what: str, ask: Callable[[Client], Awaitable[T]]) -> T:
+        """The answer to one question; `what` names it in errors.
+
+        Raises:
+            ChainError: the chain is away, refused, or said what cannot be read.
+        """
+        client = await self.open()
+        try:
+            with anyio.fail_after(READ_TIMEOUT):
+                answer = await ask(client)
+        except AWAY as error:
+            await self.drop(client)
+            raise self._failed(error) from error
+        except ANY as error:
+            raise ChainError(
+                f"{what} cannot be read from chain {self.settings.label}: {_text(error)}"
+            ) from error
+        self._answered()
+        return answer
+
+    async def drop(self, client: Client) -> None:
+        """Gives up the connection behind `client`, unless that has happened."""
+        if client is self._client:
+            await self.close()
+
+    async def block(self, number: int) -> BlockRef:
+        """The block at a height, on the chain that the node holds for the best now."""
+
+        async def ask(_: Client) -> str:
+            return await self._backend.block_hash(number)
+
+        return BlockRef(number, block_hash(await self.read(f"block {number}", ask)))
+
+    async def head(self) -> int:
+        """The height of the best block."""
+        return await self.read("the head", lambda client: client.block())
+
+    async def finalized(self) -> int:
+        """The height of the newest finalized block."""
+        return await self.read("the finalized head", lambda client: client.finalized_block())
+
+    async def heads(self, stall_after: float | None = None) -> AsyncGenerator[BlockRef, None]:
+        """New best blocks, each higher than the one before, for ever; some are left out after an outage.
+
+        Args:
+            stall_after: seconds without a block after which the connection is opened anew; by default ten
+                block times, at least 30.
+        """
+        highest, failures = -1, 0
+        while True:
+            try:
+                client = await self.open()
+                patience = stall_after or max(30.0, 10 * (self.block_time or 0))
+                stream = cast("AsyncGenerator[BlockHeader, None]", client.blocks())
+                async with aclosing(stream):
+                    while True:
+                        number = await self._next(client, stream, patience)
+                        if number > highest:
+                            block = await self.block(number)
+                            highest, failures = number, 0
+                            yield block
+            except ChainError:
+                failures += 1
+                await self.pause(failures)
+
+    async def _next(self, client: Client, stream: AsyncGenerator[BlockHeader, None], patience: float) -> int:
+        """The height of the next header; whatever goes wrong costs the connection."""
+        try:
+            with anyio.move_on_after(patience) as scope:
+                header = await anext(stream)
+        except _ENDED as error:
+            await self.drop(client)
+            raise self._failed(error) from error
+        if scope.cancelled_caught:
+            await self.drop(client)
+            raise self._stall(patience)
+        if self._stalled:
+            log.info("chain makes blocks again chain=%s height=%d", self.settings.label, header.number)
+            self._stalled = False
+        return header.number
+
+    @property
+    def _backend(self) -> Substrate:
+        if self._substrate is None:
+            raise ChainError(f"chain {self.settings.label} is away")
+        return self._substrate
+
+    def _stall(self, patience: float) -> ChainError:
+        if not self._stalled:
+            log.warning(
+                "chain makes no blocks chain=%s seconds=%.0f remedy=%r",
+                self.settings.label,
+                patience,
+                self._remedy,
+            )
+            self._stalled = True
+        return ChainError(
+            f"chain {self.settings.label} made no block for {patience:.0f} s", remedy=self._remedy
+        )
+
+    def _failed(self, error: Exception) -> ChainError:
+        """Counts a failure, logs the first of an outage, and says when the next attempt is due."""
+        self._failures += 1
+        delay = retry_delay(self._failures, _chance())
+        if isinstance(error, RpcPolicyError):
+            delay = max(delay, _seconds(error.retry_after), LONGEST_DELAY / 2)
+        self._retry_at = self._clock() + delay
+        if self._away_since is None:
+            self._away_since = self._clock()
+            log.warning(
+                "chain is away chain=%s error=%r remedy=%r", self.settings.label, _text(error), self._remedy
+            )
+        return ChainError(f"chain {self.settings.label} does not answer: {_text(error)}", remedy=self._remedy)
+
+    def _answered(self) -> None:
+        self._failures = 0
+        if self._away_since is not None:
+            away = self._clock() - self._away_since
+            log.info("chain answers again chain=%s away_s=%.0f", self.settings.label, away)
+            self._away_since = None
+
+    @property
+    def _remedy(self) -> str:
+        if self.settings.is_devnet:
+            return "Start it with: tensorage devnet up"
+        return "Check the network, or name another node with --subtensor.chain_endpoint"
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311 - spreads load, guards nothing
+
+
+async def _close(substrate: Substrate) -> None:
+    """Closes, whatever state the connection is in, and does not wait long for it."""
+    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(*ANY):
+        await substrate.close()
+
+
+def _text(error: BaseException) -> str:
+    line = " ".join(str(error.message if isinstance(error, SdkChainError) else error).split())
+    return line or type(error).__name__
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return float(retry_after or 0)
+    except ValueError:
+        return 0.0
