@@ -20,7 +20,7 @@ import anyio
 from bittensor import BlockHeader, Client, Policy, RpcPolicyError, Substrate
 from bittensor import ChainError as SdkChainError
 
-from ..errors import ChainError
+from ..errors import ChainError, TensorageError
 from .convert import block_hash
 from .faults import ANY, AWAY
 from .network import ChainSettings, Opener, open_chain
@@ -90,25 +90,20 @@ class Connection:
             wait = self._retry_at - self._clock()
             if self._failures and wait > 0:
                 raise ChainError(f"chain {self.settings.label} is away, the next attempt is in {wait:.0f} s")
-            substrate = self._opener(self.settings)
+            substrate = None
             try:
+                substrate = self._opener(self.settings)
                 with anyio.fail_after(CONNECT_TIMEOUT):
                     await substrate.connect()
                     genesis = block_hash(await substrate.block_hash(0))
                     block_time = await substrate.block_time()
+                self._recognise(genesis)
             except ANY as error:
                 await _close(substrate)
                 raise self._failed(error) from error
             except BaseException:
                 await _close(substrate)
                 raise
-            if self.genesis_hash not in (None, genesis):
-                await _close(substrate)
-                raise self._failed(
-                    ChainError(
-                        f"genesis block is 0x{genesis.hex()}, it was 0x{(self.genesis_hash or b'').hex()}"
-                    )
-                )
             self.genesis_hash, self.block_time = genesis, block_time
             self._substrate = substrate
             self._client = Client(self.settings.sdk_network, policy=self._policy, substrate=substrate)
@@ -132,8 +127,7 @@ class Connection:
 
     async def close(self) -> None:
         substrate, self._substrate, self._client = self._substrate, None, None
-        if substrate is not None:
-            await _close(substrate)
+        await _close(substrate)
 
     async def read(self, what: str, ask: Callable[[Client], Awaitable[T]]) -> T:
         """The answer to one question; `what` names it in errors.
@@ -146,8 +140,7 @@ class Connection:
             with anyio.fail_after(READ_TIMEOUT):
                 answer = await ask(client)
         except AWAY as error:
-            await self.drop(client)
-            raise self._failed(error) from error
+            raise await self._lost(client, error) from error
         except ANY as error:
             raise ChainError(
                 f"{what} cannot be read from chain {self.settings.label}: {_text(error)}"
@@ -206,8 +199,7 @@ class Connection:
             with anyio.move_on_after(patience) as scope:
                 header = await anext(stream)
         except _ENDED as error:
-            await self.drop(client)
-            raise self._failed(error) from error
+            raise await self._lost(client, error) from error
         if scope.cancelled_caught:
             await self.drop(client)
             raise self._stall(patience)
@@ -222,6 +214,14 @@ class Connection:
             raise ChainError(f"chain {self.settings.label} is away")
         return self._substrate
 
+    def _recognise(self, genesis: bytes) -> None:
+        """Refuses another chain than the one that answered first."""
+        if self.genesis_hash not in (None, genesis):
+            raise ChainError(
+                f"its first block has the hash 0x{genesis.hex()}, another one than before",
+                remedy="Point at the old chain again, or restart to work on the new one",
+            )
+
     def _stall(self, patience: float) -> ChainError:
         if not self._stalled:
             log.warning(
@@ -235,6 +235,16 @@ class Connection:
             f"chain {self.settings.label} made no block for {patience:.0f} s", remedy=self._remedy
         )
 
+    async def _lost(self, client: Client, error: Exception) -> ChainError:
+        """Gives up a connection that failed; several calls that were under way on it count as one failure."""
+        if client is not self._client:
+            return ChainError(
+                f"chain {self.settings.label} does not answer: {_text(error)}", remedy=self._remedy
+            )
+        failure = self._failed(error)
+        await self.drop(client)
+        return failure
+
     def _failed(self, error: Exception) -> ChainError:
         """Counts a failure, logs the first of an outage, and says when the next attempt is due."""
         self._failures += 1
@@ -242,12 +252,13 @@ class Connection:
         if isinstance(error, RpcPolicyError):
             delay = max(delay, _seconds(error.retry_after), LONGEST_DELAY / 2)
         self._retry_at = self._clock() + delay
+        remedy = (error.remedy if isinstance(error, TensorageError) else "") or self._remedy
         if self._away_since is None:
             self._away_since = self._clock()
             log.warning(
-                "chain is away chain=%s error=%r remedy=%r", self.settings.label, _text(error), self._remedy
+                "chain is away chain=%s error=%r remedy=%r", self.settings.label, _text(error), remedy
             )
-        return ChainError(f"chain {self.settings.label} does not answer: {_text(error)}", remedy=self._remedy)
+        return ChainError(f"chain {self.settings.label} does not answer: {_text(error)}", remedy=remedy)
 
     def _answered(self) -> None:
         self._failures = 0
@@ -267,14 +278,18 @@ def _chance() -> float:
     return random.random()  # noqa: S311 - spreads load, guards nothing
 
 
-async def _close(substrate: Substrate) -> None:
+async def _close(substrate: Substrate | None) -> None:
     """Closes, whatever state the connection is in, and does not wait long for it."""
+    if substrate is None:
+        return
     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(*ANY):
         await substrate.close()
 
 
 def _text(error: BaseException) -> str:
-    line = " ".join(str(error.message if isinstance(error, SdkChainError) else error).split())
+    line = " ".join(
+        str(error.message if isinstance(error, (SdkChainError, TensorageError)) else error).split()
+    )
     return line or type(error).__name__
 
 

@@ -11,12 +11,15 @@ import asyncio
 
 from bittensor import BittensorError, ConnectionNotReady, RpcConnectionError
 
+from ..errors import TensorageError
+
 # The chain is not there: the connection is given up and opened anew.
 AWAY: tuple[type[Exception], ...] = (
     RpcConnectionError,
     ConnectionNotReady,
     OSError,  # ConnectionError and TimeoutError among them
     asyncio.TimeoutError,  # another type than TimeoutError before Python 3.11
+    TensorageError,  # of the devnet: its file is missing, locked or damaged
 )
 
 # The chain answered, and the answer could not be read.
