@@ -243,6 +243,6 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None, *, program: st
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own errors: a flag that is wrong
             raise
-        typer.echo(f"error: {' '.join(error.format_message().split())} See --help", err=True)
+        typer.echo(f"error: {' '.join(error.format_message().split()).rstrip('.')}. See --help", err=True)
         return 2
     return result if isinstance(result, int) else 0
