@@ -1,0 +1,80 @@
+"""The table of the demo: live on a terminal, a line an epoch elsewhere, JSON for a script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ..receipts import Verdict
+from .verdict import Judgement, Row
+
+_KINDS = {"honest": "honest", "overwritten": "half overwritten", "zeros": "zeros committed"}
+_MIB = 1 << 20
+
+
+def table(rows: Sequence[Row], *, block: int, judgement: Judgement) -> Table:
+    """The rows as a table, with the block and what is still missing underneath."""
+    out = Table(title="tensorage demo: a devnet, two validators, five miners", expand=False)
+    for heading in ("uid", "miner", "keeps"):
+        out.add_column(heading)
+    for heading in ("committed", "proven", "score", "weight", "incentive", "emission"):
+        out.add_column(heading, justify="right")
+    out.add_column("verdicts")
+    for row in rows:
+        out.add_row(
+            str(row.uid),
+            row.name,
+            _KINDS[row.kind],
+            _mib(row.committed_bytes),
+            _each(row.proven_bytes, _mib),
+            _each(row.scores, _short),
+            _each(row.weights, lambda weight: f"{weight:.3f}"),
+            f"{row.incentive:.3f}",
+            f"{row.emission:.4g}",
+            _verdicts(row.verdicts),
+            style="" if row.kind == "honest" else "yellow",
+        )
+    waiting = "as it should be" if judgement.ok else judgement.reason
+    out.caption = f"block {block}: {waiting}"
+    return out
+
+
+def line(rows: Sequence[Row], *, block: int, judgement: Judgement) -> str:
+    """The same in one line."""
+    paid = " ".join(f"{row.name}={row.emission:.4g}" for row in rows)
+    return f"block={block} emission: {paid} ({'as it should be' if judgement.ok else judgement.reason})"
+
+
+def document(rows: Sequence[Row], judgement: Judgement, places: Mapping[str, str]) -> dict[str, Any]:
+    """The final table for a script."""
+    return {
+        "neurons": [asdict(row) for row in rows],
+        "verdict": {"ok": judgement.ok, "reason": judgement.reason},
+        "paths": dict(places),
+    }
+
+
+def _each(values: Mapping[str, float], form: Any) -> str:
+    """One figure where all validators agree on what is shown, else one for each."""
+    shown = [form(values[name]) for name in sorted(values)]
+    return " / ".join(dict.fromkeys(shown)) or "-"
+
+
+def _mib(size: float) -> str:
+    return f"{size / _MIB:.1f} MiB"
+
+
+def _short(score: float) -> str:
+    return f"{score / _MIB:.1f}"
+
+
+def _verdicts(counts: Mapping[str, int]) -> Text:
+    text = Text()
+    for verdict in Verdict:
+        if count := counts.get(verdict.word, 0):
+            text.append(f"{verdict.word} {count} ", style="green" if verdict is Verdict.PASSED else "red")
+    return text
