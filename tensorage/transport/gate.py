@@ -2,8 +2,7 @@
 
 In this order: the rate of the sender's address, the size of its headers, then the whole time of the request.
 Whatever goes wrong inside leaves as JSON: a refusal with its status, anything unexpected as a bare 500 whose
-traceback is for the operator only. A request whose body was not read to the end closes its connection, so
-that nobody's unread bytes are waited for.
+traceback is for the operator only.
 """
 
 from __future__ import annotations
@@ -87,13 +86,13 @@ class Gate:
         self._addresses = TokenBuckets(limits.per_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(send)
         started = time.perf_counter()
         error: TensorageError | None = None
         try:
             self._admit(scope)
             with anyio.fail_after(self._limits.total_seconds):
-                await self._app(scope, exchange.receive, exchange.send)
+                await self._app(scope, receive, exchange.send)
         except TimeoutError:
             error = RequestError("unready", "no answer in time")
         except TensorageError as refusal:
@@ -104,7 +103,7 @@ class Gate:
         # Once an answer has begun nothing can be added to it; uvicorn then closes the connection, so that
         # the answer stays visibly incomplete.
         if error is not None and not exchange.status:
-            await self._refusals.answer(scope, error)(scope, exchange.receive, exchange.send)
+            await self._refusals.answer(scope, error)(scope, receive, exchange.send)
         if self._metrics is not None:
             seconds = time.perf_counter() - started
             self._metrics.answered(scope.get(ROUTE, "-"), scope["method"], exchange.status, seconds)
@@ -126,24 +125,13 @@ def address_of(scope: Scope) -> str:
 
 
 class _Exchange:
-    """One request and its answer: whether the body was read whole, and what status was sent (0: none)."""
+    """One request and its answer, with the status that was sent (0: none yet)."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = scope
+    def __init__(self, send: Send) -> None:
         self.status = 0
-        self._receive = receive
         self._send = send
-        self._unread = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._unread = False
-        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self._unread:
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         await self._send(message)

@@ -1,13 +1,14 @@
 """One HTTP/1.1 connection of an axon: uvicorn's, with the limits that it lacks.
 
 uvicorn waits for ever for the headers of a first request, for a peer that does not read its answer, and for
-a closed connection to take what was sent. Here every connection is in one of four phases, each with its
-time limit, and `reap` (called a few times a second for all connections) ends the ones that overstay:
+the rest of a body that was refused. Here every connection is in one of four phases, and `reap` (called a
+few times a second for all connections) ends the ones that overstay:
 
     headers   from connecting, or from the first byte after an answer, to the end of a request's headers
-    request   from there to the last byte of the answer (`Gate` ends the handler; this ends the socket)
+    request   from there until the answer has left this machine (`Gate` ends the handler; this, the socket)
+    linger    refused while the peer may still be sending: closing at once would reset the connection, and
+              the peer would never read why
     idle      between an answer and the next request: uvicorn's own keep-alive timer
-    closing   closed by us, still sending
 
 It also caps connections, answers in JSON what h11 cannot parse, and keeps garbage out of the log.
 """
@@ -31,6 +32,8 @@ from .refusals import HttpRefusal, RefusalLog, error_body, error_headers
 # of handlers by Gate.
 _silent = logging.getLogger("tensorage.transport.connection")
 _silent.setLevel(logging.CRITICAL)
+
+Phase = Literal["headers", "request", "linger", "idle"]
 
 # How much longer than the handler's time a socket may live, so that the refusal can still be sent.
 _GRACE_SECONDS = 1.0
@@ -82,8 +85,9 @@ class AxonProtocol(H11Protocol):
         self.access_log = False
         self.address = ""
         self._shared = shared
-        self._phase: Literal["headers", "request", "idle", "closing"] = "headers"
+        self._phase: Phase = "headers"
         self._since = self.loop.time()
+        self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -91,23 +95,31 @@ class AxonProtocol(H11Protocol):
         refusal = self._shared.enter(self)
         if refusal is not None:
             self._refuse(refusal)
+            self.transport.close()  # no lingering: it would hold what there is too little of
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shared.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._phase == "idle":
+        if self._deaf:
+            return
+        before = self.cycle
+        if self._phase != "headers" and self._at_rest():
             self._enter("headers")
         super().data_received(data)
-        if self._phase == "headers" and self.conn.their_state is not h11.IDLE:
+        if self.cycle is not before and not self._deaf:
             self._enter("request")
 
     def on_response_complete(self) -> None:
-        self._enter("idle")
+        if self.conn.their_state is h11.SEND_BODY:
+            self._enter("linger")
+        elif not self.transport.get_write_buffer_size():
+            self._enter("idle")
+        before = self.cycle
         super().on_response_complete()
-        if self._phase == "idle" and self.conn.their_state is not h11.IDLE:
-            self._enter("request")  # the next request was already there
+        if self.cycle is not before:
+            self._enter("request")  # the next one was already there
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are no HTTP; called while h11's error is being handled."""
@@ -122,29 +134,40 @@ class AxonProtocol(H11Protocol):
         """End this connection if its phase has lasted too long."""
         limits = self._shared.limits
         lasted = now - self._since
-        if self.transport.is_closing():
-            if self._phase != "closing":
-                self._enter("closing")
-            elif lasted > limits.close_seconds:
-                self.transport.abort()
-        elif self._phase == "headers" and lasted > limits.header_seconds:
+        if self._phase == "headers" and lasted > limits.header_seconds:
             self._refuse(HttpRefusal(408, f"no whole request within {limits.header_seconds:g} s"))
+        elif self._phase == "request" and self._at_rest() and not self.transport.get_write_buffer_size():
+            self._enter("idle")
         elif self._phase == "request" and lasted > limits.total_seconds + _GRACE_SECONDS:
             self.transport.abort()
+        elif self._phase == "linger":
+            if not self._deaf and self.conn.their_state is h11.IDLE:
+                self._enter("idle")  # the rest of the body has come
+            elif lasted > limits.close_seconds:
+                self.transport.abort()
 
-    def _enter(self, phase: Literal["headers", "request", "idle", "closing"]) -> None:
+    def _at_rest(self) -> bool:
+        """Whether the last request has its whole answer, sent or about to be."""
+        return self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.IDLE
+
+    def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._since = self.loop.time()
 
     def _refuse(self, refusal: RequestError) -> None:
-        """Write the refusal, unless an answer has begun, and close."""
+        """Write the refusal, unless an answer has begun, and end our side of the connection."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = error_body(refusal)
             headers = {**error_headers(refusal), "content-length": str(len(body)), "connection": "close"}
             lines = [f"HTTP/1.1 {refusal.http_status} Refused", *(f"{k}: {v}" for k, v in headers.items())]
             self.transport.write("\r\n".join([*lines, "", ""]).encode("ascii") + body)
         self._shared.log.refused(
-            refusal, self.loop.time(), address=self.address, caller=None, request="(before a request)"
+            refusal, self.loop.time(), address=self.address, caller=None, request="(no request)"
         )
-        self._enter("closing")
-        self.transport.close()
+        self._deaf = True
+        self._enter("linger")
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # its handler must neither wait for this peer nor answer it
+            self.cycle.message_event.set()
+        self.transport.write_eof()
+        self.flow.resume_reading()

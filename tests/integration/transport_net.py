@@ -97,13 +97,13 @@ async def ask(
 async def say(axon: Axon, *pieces: bytes, pause: float = 0.0, patience: float = 20.0) -> bytes:
     """Everything that the axon answers to raw bytes, until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", axon.port)
+    heard = asyncio.create_task(reader.read(-1))
     try:
         for piece in pieces:
+            if heard.done():
+                break
             writer.write(piece)
-            await writer.drain()
             await asyncio.sleep(pause)
-        return await asyncio.wait_for(reader.read(-1), patience)
-    except ConnectionError:
-        return b""
+        return await asyncio.wait_for(heard, patience)
     finally:
         writer.close()
