@@ -29,7 +29,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -222,19 +222,25 @@ class Axon:
         logger.info("axon listening host=%s port=%d", self.host, self.port)
 
     async def drain(self, seconds: float) -> None:
-        """Stop listening, let running requests finish for at most `seconds`, then drop what is left."""
+        """Stop listening, let running requests finish for at most `seconds`, then drop what is left.
+
+        An axon serves once: after this, make another.
+        """
         self._draining = True
-        if self._server is None or self._serving is None:
-            return
-        # uvicorn's own limit counts from a moment later and only cancels handlers; ours ends connections.
-        self._server.config.timeout_graceful_shutdown = max(1, round(seconds))
-        self._server.should_exit = True
-        await asyncio.wait({self._serving}, timeout=seconds)
-        self._connections.abort()
-        for task in (self._serving, self._reaping):
-            if task is not None:
-                await _ended(task, grace=0.5)
-        self._server = self._serving = self._reaping = None
+        if self._server is not None and self._serving is not None and self._reaping is not None:
+            self._server.should_exit = True
+            await asyncio.wait({self._serving}, timeout=seconds)
+            for request in list(self._server.server_state.tasks):
+                request.cancel()
+            self._connections.abort()
+            await asyncio.wait({self._serving}, timeout=0.5)
+            tasks = (self._serving, self._reaping)
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, Exception):
+                    logger.error("the axon ended with an error: %s", result)
+            self._server = self._serving = self._reaping = None
         self._admission.close()
 
     async def stop(self) -> None:
@@ -352,12 +358,3 @@ def _unavailable(host: str, port: int, error: Exception) -> UsageError:
         f"cannot listen on {host} port {port}: {error}",
         remedy="Check the address, and choose a port between 1 and 65535 with --axon.port",
     )
-
-
-async def _ended(task: asyncio.Task[None], *, grace: float) -> None:
-    """Wait until a task has ended, cancelling it after `grace` seconds."""
-    await asyncio.wait({task}, timeout=grace if not task.done() and task.get_name() == "axon" else 0)
-    task.cancel()
-    results: Sequence[object] = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(results[0], Exception):
-        logger.error("axon ended with an error: %s", results[0])
