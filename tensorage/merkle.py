@@ -12,7 +12,7 @@ kept and the rest be recomputed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 from .encoding import HASH_SIZE
@@ -38,14 +38,15 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
-def _levels(leaf_hashes: Sequence[bytes]) -> Iterable[list[bytes]]:
-    """The levels of the tree, leaves first; a last node without a sibling moves up unchanged."""
+def levels(leaf_hashes: Sequence[bytes]) -> list[list[bytes]]:
+    """The levels of the tree, leaves first, root last; a last node without a sibling moves up unchanged."""
     level = list(leaf_hashes)
-    yield level
+    tree = [level]
     while len(level) > 1:
         pairs = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
         level = pairs + level[len(pairs) * 2 :]
-        yield level
+        tree.append(level)
+    return tree
 
 
 def root(leaf_hashes: Sequence[bytes]) -> bytes:
@@ -55,8 +56,7 @@ def root(leaf_hashes: Sequence[bytes]) -> bytes:
     """
     if not leaf_hashes:
         return sha256().digest()
-    *_, top = _levels(leaf_hashes)
-    return top[0]
+    return levels(leaf_hashes)[-1][0]
 
 
 def path(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:
@@ -65,10 +65,19 @@ def path(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:
     Raises:
         IndexError: no such leaf.
     """
-    if not 0 <= index < len(leaf_hashes):
-        raise IndexError(f"leaf {index} of a tree of {len(leaf_hashes)}")
+    return path_in(levels(leaf_hashes), index)
+
+
+def path_in(levels: Sequence[Sequence[bytes]], index: int) -> list[bytes]:
+    """The audit path of leaf `index` in a tree that `levels` built: for whoever opens many leaves of it.
+
+    Raises:
+        IndexError: no such leaf.
+    """
+    if not 0 <= index < len(levels[0]):
+        raise IndexError(f"leaf {index} of a tree of {len(levels[0])}")
     siblings = []
-    for level in _levels(leaf_hashes):
+    for level in levels:
         if index ^ 1 < len(level):
             siblings.append(level[index ^ 1])
         index >>= 1
