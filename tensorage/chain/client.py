@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 
-from bittensor import Client, ErrorCode, calls, storage
+from bittensor import Client, calls, storage
 
 from ..errors import ChainError, UsageError
 from . import convert
@@ -238,11 +238,13 @@ class Chain:
         call = calls.Commitments.set_commitment(
             netuid=self.netuid, info={"fields": [[{f"Raw{len(data)}": bytes(data)}]]}
         )
+        key = self._writer.hotkey.ss58
+        uid = await self._connection.read("our uid", lambda client: client.neurons.uid(key, self.netuid))
+        if uid is None:
+            raise self._writer.not_registered()
         sent = await self._writer.send(
             lambda client, key: client.submit_call(call, key, signer="hotkey", **INCLUDED)
         )
-        if sent.code is ErrorCode.NOT_REGISTERED:
-            raise self._writer.not_registered()
         if sent.status != "done":
             raise ChainError(f"the commitment was not published ({sent.status}): {sent.message}")
 

@@ -2,9 +2,9 @@
 
 Rules. A failed call drops the connection; the next call opens a new one, not sooner than a delay that
 doubles with every failure up to a minute and is spread by chance, so that a fleet does not return at once.
-An outage is logged once with its remedy, and its end once. A chain that answers but makes no blocks counts
-as an outage of `heads`. A chain with another genesis block than before is another chain, and is refused.
-Every failure is a tensorage ChainError; every wait has an end.
+An outage is logged once with its remedy, and its end once. A chain that answers but makes no blocks is
+another outage, which `heads` notices. A chain with another genesis block than before is another chain, and
+is refused. Every failure is a tensorage ChainError; every wait has an end.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class Connection:
         self._failures = 0
         self._retry_at = 0.0
         self._away_since: float | None = None
-        self._stalled = False
 
     async def open(self) -> Client:
         """The connected client.
@@ -176,37 +175,37 @@ class Connection:
             stall_after: seconds without a block after which the connection is opened anew; by default ten
                 block times, at least 30.
         """
-        highest, failures = -1, 0
+        highest, failures, fresh_at, stalled = -1, 0, self._clock(), False
         while True:
             try:
+                await self.head()  # whether the chain answers at all, and a line in the log if not
                 client = await self.open()
                 patience = stall_after or max(30.0, 10 * (self.block_time or 0))
-                stream = cast("AsyncGenerator[BlockHeader, None]", client.blocks())
-                async with aclosing(stream):
-                    while True:
-                        number = await self._next(client, stream, patience)
-                        if number > highest:
-                            block = await self.block(number)
-                            highest, failures = number, 0
+                async with aclosing(_heights(client, patience)) as heights:
+                    async for height in heights:
+                        if height > highest:
+                            block = await self.block(height)
+                            if stalled:
+                                log.info(
+                                    "chain makes blocks again chain=%s height=%d", self.settings.label, height
+                                )
+                            highest, failures, stalled = height, 0, False
                             yield block
-            except ChainError:
-                failures += 1
-                await self.pause(failures)
-
-    async def _next(self, client: Client, stream: AsyncGenerator[BlockHeader, None], patience: float) -> int:
-        """The height of the next header; whatever goes wrong costs the connection."""
-        try:
-            with anyio.move_on_after(patience) as scope:
-                header = await anext(stream)
-        except _ENDED as error:
-            raise await self._lost(client, error) from error
-        if scope.cancelled_caught:
-            await self.drop(client)
-            raise self._stall(patience)
-        if self._stalled:
-            log.info("chain makes blocks again chain=%s height=%d", self.settings.label, header.number)
-            self._stalled = False
-        return header.number
+                            fresh_at = self._clock()  # the time that the consumer took is not the chain's
+                if self._clock() - fresh_at >= patience:
+                    await self.drop(client)
+                    if not stalled:
+                        stalled = True
+                        log.warning(
+                            "chain makes no blocks chain=%s seconds=%.0f remedy=%r",
+                            self.settings.label,
+                            patience,
+                            self._remedy,
+                        )
+            except ChainError as error:
+                log.debug("heads interrupted chain=%s error=%r", self.settings.label, error.message)
+            failures += 1
+            await self.pause(failures)
 
     @property
     def _backend(self) -> Substrate:
@@ -221,19 +220,6 @@ class Connection:
                 f"its first block has the hash 0x{genesis.hex()}, another one than before",
                 remedy="Point at the old chain again, or restart to work on the new one",
             )
-
-    def _stall(self, patience: float) -> ChainError:
-        if not self._stalled:
-            log.warning(
-                "chain makes no blocks chain=%s seconds=%.0f remedy=%r",
-                self.settings.label,
-                patience,
-                self._remedy,
-            )
-            self._stalled = True
-        return ChainError(
-            f"chain {self.settings.label} made no block for {patience:.0f} s", remedy=self._remedy
-        )
 
     async def _lost(self, client: Client, error: Exception) -> ChainError:
         """Gives up a connection that failed; several calls that were under way on it count as one failure."""
@@ -272,6 +258,20 @@ class Connection:
         if self.settings.is_devnet:
             return "Start it with: tensorage devnet up"
         return "Check the network, or name another node with --subtensor.chain_endpoint"
+
+
+async def _heights(client: Client, patience: float) -> AsyncGenerator[int, None]:
+    """The heights of new headers, until `patience` seconds pass without one or the subscription breaks."""
+    stream = cast("AsyncGenerator[BlockHeader, None]", client.blocks())
+    async with aclosing(stream):
+        while True:
+            try:
+                with anyio.fail_after(patience):
+                    header = await anext(stream)
+            except _ENDED as error:
+                log.debug("subscription ended error=%r", _text(error))
+                return
+            yield header.number
 
 
 def _chance() -> float:

@@ -21,7 +21,7 @@ from bittensor.settings import (
 )
 
 from ..errors import UsageError
-from .devnet.location import is_devnet
+from .devnet import is_devnet, open_substrate
 
 __all__ = ["ChainSettings", "Opener", "open_chain"]
 
@@ -76,9 +76,6 @@ Opener = Callable[[ChainSettings], Substrate]
 def open_chain(settings: ChainSettings) -> Substrate:
     """The SDK's access to the chain, not yet connected."""
     if settings.is_devnet:
-        # Not at the top: the devnet runs Yuma in torch, which nobody else has to wait for.
-        from .devnet.substrate import open_substrate  # noqa: PLC0415
-
         return open_substrate(settings.label)
     _, url = resolve_endpoint(settings.label)
     named = not settings.endpoint and settings.network in NETWORKS

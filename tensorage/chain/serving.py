@@ -16,7 +16,7 @@ from bittensor.intents import ServeAxon
 
 from ..errors import ChainError, UsageError
 from . import convert
-from .connection import Connection
+from .connection import Connection, retry_delay
 from .types import Endpoint
 from .writer import INCLUDED, Writer
 
@@ -53,7 +53,6 @@ class AxonPublisher:
                 failures += 1
                 await self._connection.pause(failures)
                 continue
-            failures = 0
             block_time = self._connection.block_time or 0
             if start is None:
                 return announced
@@ -66,9 +65,7 @@ class AxonPublisher:
                 log.info("axon published axon=%s block=%s", endpoint, sent.block)
                 return True
             announced = announced or sent.status == "unknown"
-            if sent.code is ErrorCode.NOT_REGISTERED:
-                raise self._writer.not_registered()
-            if sent.status == "failed" and sent.code is not ErrorCode.RATE_LIMITED:
+            if sent.status == "failed" and sent.code is ErrorCode.INVALID_ARGUMENT:
                 raise UsageError(
                     f"the chain does not take {endpoint} as an axon: {sent.message}",
                     remedy="Give another address with --axon.external_ip and --axon.external_port",
@@ -76,19 +73,23 @@ class AxonPublisher:
             if sent.message != said:
                 said = sent.message
                 log.warning("axon not published yet axon=%s status=%s reason=%r", endpoint, sent.status, said)
-            await anyio.sleep(max(1.0, 2 * block_time))
+            failures += 1
+            await anyio.sleep(max(2 * block_time, retry_delay(failures, 0.5)))
 
     async def _window(self, wanted: Endpoint) -> tuple[int, int | None]:
         """The height, and from which one our record may be changed; None when it needs no change."""
         key = self._writer.hotkey.ss58
 
-        async def ask(client: Client) -> tuple[int, Any, Any]:
+        async def ask(client: Client) -> tuple[int, Any, convert.AxonRecord | None, Any]:
             view = await client.at()
-            record, limit = await asyncio.gather(
+            uid, record, limit = await asyncio.gather(
+                view.query(_state.Uids, [self._netuid, key]),
                 view.query(_state.Axons, [self._netuid, key]),
                 view.query(_state.ServingRateLimit, [self._netuid]),
             )
-            return view.block, convert.axon_record(record), limit
+            return view.block, uid, convert.axon_record(record), limit
 
-        head, record, limit = await self._connection.read("the axon record", ask)
+        head, uid, record, limit = await self._connection.read("the axon record", ask)
+        if uid is None:
+            raise self._writer.not_registered()
         return head, publish_from(record, wanted, int(limit or 0))

@@ -112,9 +112,11 @@ class Snapshots:
             await anyio.sleep(interval)
 
     def _younger_than(self, max_age: float) -> Metagraph | None:
-        if self._last is None or self._clock() - self._last.fetched_at > max_age:
+        """The last snapshot, if it need not be fetched again."""
+        last, now = self._last, self._clock()
+        if last is None or now - last.fetched_at > max_age or now - last.advanced_at > self._stale_after:
             return None
-        return self.now()
+        return last.metagraph
 
     async def _fetch(self, *, at_head: bool = False) -> Metagraph:
         height = await self._connection.head()
