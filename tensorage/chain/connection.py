@@ -256,7 +256,7 @@ class Connection:
     @property
     def _remedy(self) -> str:
         if self.settings.is_devnet:
-            return "Start it with: tensorage devnet up"
+            return f"Start it with: tensorage devnet up{self.settings.devnet_flag}"
         return "Check the network, or name another node with --subtensor.chain_endpoint"
 
 

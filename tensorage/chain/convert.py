@@ -87,15 +87,21 @@ def axon_record(value: Any) -> AxonRecord | None:
 
 
 def raw_commitment(fields: Iterable[Any]) -> bytes | None:
-    """The bytes of a commitment made of Raw fields; None when it has none (a hash, a timelock)."""
+    """The bytes of a commitment made of Raw fields; None when it holds none (a hash, a timelock).
+
+    Anybody on the subnet can publish anything, so what cannot be read is None too.
+    """
     parts = [
-        _data(value)
+        value
         for entry in fields
         if isinstance(entry, Mapping)
         for variant, value in entry.items()
         if variant.startswith("Raw")
     ]
-    return b"".join(parts) if parts else None
+    try:
+        return b"".join(map(_data, parts)) if parts else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _data(value: Any) -> bytes:

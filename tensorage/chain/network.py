@@ -9,6 +9,7 @@ An endpoint wins over a network, as on the command line.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from bittensor.settings import (
 )
 
 from ..errors import UsageError
-from .devnet import is_devnet, open_substrate
+from .devnet import NETWORK, is_devnet, locate, open_substrate
 
 __all__ = ["ChainSettings", "Opener", "open_chain"]
 
@@ -40,6 +41,7 @@ class ChainSettings:
 
     def __post_init__(self) -> None:
         if self.is_devnet:
+            locate(self.label)
             return
         if self.endpoint and not self.endpoint.startswith(("ws://", "wss://")):
             raise UsageError(
@@ -63,6 +65,11 @@ class ChainSettings:
     def label(self) -> str:
         """What to call the chain in a message, and what `btcli -n` takes."""
         return self.endpoint or self.network
+
+    @property
+    def devnet_flag(self) -> str:
+        """How `tensorage devnet` is told which file, with a space in front; empty for the default one."""
+        return "" if self.label == NETWORK else f" --path {shlex.quote(str(locate(self.label)))}"
 
     @property
     def sdk_network(self) -> str:

@@ -31,21 +31,48 @@ class HotkeyPublic:
     public_key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class WalletFiles:
+    """Which wallet a key comes from, as commands are told it."""
+
+    name: str
+    hotkey: str
+    path: Path
+
+    @property
+    def btcli_flags(self) -> str:
+        """The flags of btcli."""
+        return self._flags("-w", "-H", "--wallet-path")
+
+    @property
+    def flags(self) -> str:
+        """The flags of our own commands."""
+        return self._flags("--wallet.name", "--wallet.hotkey", "--wallet.path")
+
+    def _flags(self, name: str, hotkey: str, path: str) -> str:
+        words = [name, self.name, hotkey, self.hotkey]
+        if self.path != Path(DEFAULT_PATH).expanduser():
+            words += [path, str(self.path)]
+        return shlex.join(words)
+
+
 class Hotkey:
     """An sr25519 key that signs for a neuron.
 
     Attributes:
         keypair: the SDK's key; for tensorage.chain only.
         coldkey_ss58: the owner as the wallet records it, None when that is unknown.
-        wallet_flags: the btcli flags that name this wallet, for remedies; empty for a key without a file.
+        files: the wallet it comes from, None for a key without one.
     """
 
-    def __init__(self, keypair: Any, *, coldkey_ss58: str | None = None, wallet_flags: str = "") -> None:
+    def __init__(
+        self, keypair: Any, *, coldkey_ss58: str | None = None, files: WalletFiles | None = None
+    ) -> None:
         self.keypair = keypair
         self.ss58: str = keypair.ss58_address
         self.public_key: bytes = bytes(keypair.public_key)
         self.coldkey_ss58 = coldkey_ss58
-        self.wallet_flags = wallet_flags
+        self.files = files
 
     @classmethod
     def from_uri(cls, uri: str) -> Hotkey:
@@ -71,7 +98,7 @@ class Hotkey:
         return f"Hotkey({self.ss58})"
 
 
-def load_hotkey(name: str = "default", hotkey: str = "default", path: str = DEFAULT_PATH) -> Hotkey:
+def load_hotkey(name: str = "default", hotkey: str = "default", path: str | Path = DEFAULT_PATH) -> Hotkey:
     """The hotkey of a wallet, ready to sign.
 
     An encrypted hotkey is opened with the password that the SDK keeps in the environment, or by asking at a
@@ -80,31 +107,43 @@ def load_hotkey(name: str = "default", hotkey: str = "default", path: str = DEFA
     Raises:
         UsageError: the file is missing, unreadable, damaged, encrypted without a password, or no sr25519 key.
     """
-    wallet, flags = _wallet(name, hotkey, path)
-    keypair = _read(wallet.hotkey_file, wallet, flags)
+    wallet, files = _wallet(name, hotkey, path)
+    keypair = _read(wallet.hotkey_file, wallet, files.btcli_flags)
     try:
         keypair.sign(b"")
     except ValueError as error:
-        raise _damaged(wallet.hotkey_file, flags, "it holds no secret key") from error
-    return Hotkey(keypair, coldkey_ss58=_coldkey(wallet), wallet_flags=flags)
+        raise _damaged(wallet.hotkey_file, files.btcli_flags, "it holds no secret key") from error
+    return Hotkey(keypair, coldkey_ss58=_coldkey(wallet), files=files)
 
 
-def load_public(name: str = "default", hotkey: str = "default", path: str = DEFAULT_PATH) -> HotkeyPublic:
+def load_public(
+    name: str = "default", hotkey: str = "default", path: str | Path = DEFAULT_PATH
+) -> HotkeyPublic:
     """The public half of a wallet's hotkey; the secret file is opened only if there is no public one.
 
     Raises:
         UsageError: as load_hotkey.
     """
-    wallet, flags = _wallet(name, hotkey, path)
+    wallet, files = _wallet(name, hotkey, path)
     source = wallet.hotkeypub_file if wallet.hotkeypub_file.exists_on_device() else wallet.hotkey_file
-    keypair = _read(source, wallet, flags)
+    keypair = _read(source, wallet, files.btcli_flags)
     return HotkeyPublic(keypair.ss58_address, bytes(keypair.public_key))
+
+
+def coldkey_address(name: str = "default", path: str | Path = DEFAULT_PATH) -> str | None:
+    """The SS58 address of a wallet's coldkey, from its public file; None when that is missing or damaged.
+
+    Raises:
+        UsageError: `name` is no name of a key.
+    """
+    wallet, _ = _wallet(name, "default", path)
+    return _coldkey(wallet)
 
 
 def create_wallet(
     name: str = "default",
     hotkey: str = "default",
-    path: str = DEFAULT_PATH,
+    path: str | Path = DEFAULT_PATH,
     *,
     coldkey_password: str | None = None,
     on_mnemonic: Callable[[str, str], None] | None = None,
@@ -142,15 +181,12 @@ def create_wallet(
     return load_hotkey(name, hotkey, path)
 
 
-def _wallet(name: str, hotkey: str, path: str) -> tuple[Wallet, str]:
+def _wallet(name: str, hotkey: str, path: str | Path) -> tuple[Wallet, WalletFiles]:
     for flag, value in (("--wallet.name", name), ("--wallet.hotkey", hotkey)):
         if not value or value in (".", "..") or Path(value).name != value:
             raise UsageError(f"{flag} {value!r} is no name of a key", remedy="Give a name without slashes")
-    flags = f"-w {shlex.quote(name)} -H {shlex.quote(hotkey)}"
     root = Path(path).expanduser()
-    if root != Path(DEFAULT_PATH).expanduser():
-        flags += f" --wallet-path {shlex.quote(str(root))}"
-    return Wallet(name=name, hotkey=hotkey, path=str(root)), flags
+    return Wallet(name=name, hotkey=hotkey, path=str(root)), WalletFiles(name, hotkey, root)
 
 
 def _read(file: Keyfile, wallet: Wallet, flags: str) -> Any:

@@ -59,9 +59,13 @@ class Writer:
     def not_registered(self) -> NotRegisteredError:
         """The error of a hotkey that is not on the subnet, with the command that puts it there."""
         settings, key = self._connection.settings, self.hotkey
-        command = "tensorage devnet register" if settings.is_devnet else "btcli subnets register"
-        flags = f"{'' if settings.is_devnet else f'-n {settings.label} '}{key.wallet_flags}"
+        if settings.is_devnet:
+            command = f"tensorage devnet register{settings.devnet_flag}"
+            wallet = f" {key.files.flags}" if key.files else ""
+        else:
+            command = f"btcli subnets register -n {settings.label}"
+            wallet = f" {key.files.btcli_flags}" if key.files else ""
         return NotRegisteredError(
             f"hotkey {key.ss58} is not registered on subnet {settings.netuid} of {settings.label}",
-            remedy=f"Register it with: {command} --netuid {settings.netuid} {flags}".rstrip(),
+            remedy=f"Register it with: {command} --netuid {settings.netuid}{wallet}",
         )

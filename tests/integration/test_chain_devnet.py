@@ -56,7 +56,7 @@ async def test_a_registered_hotkey_finds_its_neuron_and_another_one_the_command_
     async with net.chain("//M1") as chain:
         assert (await chain.require_registered()).hotkey == M1.ss58
     async with net.chain("//Nobody") as chain:
-        with pytest.raises(NotRegisteredError, match="devnet register --netuid 1") as error:
+        with pytest.raises(NotRegisteredError, match=r"devnet register --path \S+ --netuid 1$") as error:
             await chain.require_registered()
         assert error.value.exit_code == 2
         with pytest.raises(NotRegisteredError):

@@ -94,6 +94,7 @@ def test_commitments_are_the_bytes_that_were_committed():
     assert convert.raw_commitment([{"Raw0": "0x"}]) == b""
     assert convert.raw_commitment([{"TimelockEncrypted": {"encrypted": "0x00", "reveal_round": 1}}]) is None
     assert convert.raw_commitment(["ResetBondsFlag"]) is None
+    assert convert.raw_commitment([{"Raw2": "0xzz"}]) is None
 
 
 def test_a_hash_is_32_bytes():

@@ -7,7 +7,10 @@ import pytest
 from bittensor import CRYPTO_ED25519, Wallet
 
 from tensorage.chain.auth import public_key, verify
+from tensorage.chain.connection import Connection
+from tensorage.chain.network import ChainSettings
 from tensorage.chain.wallet import Hotkey, create_wallet, load_hotkey, load_public
+from tensorage.chain.writer import Writer, narrow_policy
 from tensorage.errors import UsageError
 
 
@@ -121,3 +124,31 @@ def test_development_keys_come_from_their_uri_and_secrets_stay_out_of_the_repr()
     assert repr(alice) == f"Hotkey({alice.ss58})"
     with pytest.raises(UsageError):
         Hotkey.from_uri("Alice")
+
+
+@pytest.mark.parametrize(
+    ("network", "endpoint", "command"),
+    [
+        ("finney", None, "btcli subnets register -n finney --netuid 7 -w cold -H hot"),
+        (
+            "finney",
+            "ws://10.0.0.1:9944",
+            "btcli subnets register -n ws://10.0.0.1:9944 --netuid 7 -w cold -H hot",
+        ),
+        ("devnet", None, "tensorage devnet register --netuid 7 --wallet.name cold --wallet.hotkey hot"),
+        (
+            "finney",
+            "sqlite:///tmp/my net.sqlite",
+            "tensorage devnet register --path '/tmp/my net.sqlite' --netuid 7"
+            " --wallet.name cold --wallet.hotkey hot",
+        ),
+    ],
+)
+def test_an_unregistered_hotkey_is_told_the_command_with_everything_filled_in(
+    root, monkeypatch, network, endpoint, command
+):
+    monkeypatch.setenv("HOME", str(root))
+    create_wallet("cold", "hot")
+    settings = ChainSettings(network, endpoint, 7)
+    connection = Connection(settings, policy=narrow_policy(7), clock=lambda: 0.0)
+    assert Writer(connection, load_hotkey("cold", "hot")).not_registered().remedy.endswith(command)
