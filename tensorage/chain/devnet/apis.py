@@ -187,6 +187,24 @@ def get_coldkey_lock(view: View, coldkey: str, netuid: int) -> None:
     """Conviction locks are no part of a devnet."""
 
 
+# Root dividends, of which a devnet has none -------------------------------------
+
+
+@_method("BetaBasketRuntimeApi", "coldkey")
+def get_root_basket_owed(view: View, coldkey: str) -> int:
+    return 0
+
+
+@_method("BetaBasketRuntimeApi", "coldkey")
+def get_root_basket_positions(view: View, coldkey: str) -> list[Any]:
+    return []
+
+
+@_method("BetaBasketRuntimeApi", "hotkey", "coldkey")
+def get_basket_payout(view: View, hotkey: str, coldkey: str) -> int:
+    return 0
+
+
 # Prices -----------------------------------------------------------------------
 
 

@@ -75,9 +75,10 @@ def validate(store: Store, facts: ChainFacts, view: View, extrinsic: Extrinsic, 
         raise PoolError("BadProof")
     if extrinsic.nonce < int(view.get("System", "Account", extrinsic.signer)["nonce"]):
         raise PoolError("Stale")
-    payer = view.get("System", "Account", fee_payer(view, extrinsic))
-    if payer["data"]["free"] < balances.fee(size) + extrinsic.tip:
-        raise PoolError("Payment")
+    payer = fee_payer(view, extrinsic)
+    if view.get("System", "Account", payer)["data"]["free"] < balances.fee(size) + extrinsic.tip:
+        stranger = payer == extrinsic.signer and lookup(extrinsic.call).pays == "owner"
+        raise PoolError("HotKeyNotRegisteredInNetwork" if stranger else "Payment")
 
 
 def read_extrinsic(data: bytes) -> Extrinsic:
@@ -119,9 +120,11 @@ class BlockMaker:
             time_ms: Unix time in milliseconds; kept above the parent's.
             entropy: what makes the block's hash unpredictable.
         """
+        parent = self.store.block(self.store.head())
+        assert parent is not None
+        if self._due(parent.number):
+            epoch.load()  # before the transaction, which would hold up submissions for as long
         with self.store.transaction():
-            parent = self.store.block(self.store.head())
-            assert parent is not None
             time_ms = max(time_ms, parent.time_ms + 1)
             state = State(self.store, parent.number, time_ms=time_ms)
             receipts = [_timestamp(state.block, time_ms)]
@@ -145,13 +148,17 @@ class BlockMaker:
             self.store.write_block(block, state.changes, receipts, state.events)
         return block
 
+    def _due(self, parent: int) -> list[int]:
+        """The subnets whose epoch runs in the block after `parent`."""
+        state = State(self.store, parent, time_ms=0)
+        return [netuid for netuid in _subnets(state) if epoch.is_due(state, netuid)]
+
     def _initialize(self, state: State) -> None:
         """What happens in a block before any extrinsic."""
-        for (netuid,), added in state.items("SubtensorModule", "NetworksAdded"):
-            if added and netuid:
-                registration.update_price(state, netuid)
-                if epoch.is_due(state, netuid):
-                    epoch.run(state, netuid)
+        for netuid in _subnets(state):
+            registration.update_price(state, netuid)
+            if epoch.is_due(state, netuid):
+                epoch.run(state, netuid)
 
     def _apply(self, state: State, extrinsic: Extrinsic, name: str, data: bytes, position: int) -> Receipt:
         """Charge and run an extrinsic that may enter."""
@@ -197,6 +204,10 @@ class BlockMaker:
             state.emit("MevShield", "ExtrinsicDecodeFailed", {"id": receipt.hash, "reason": reason})
             return []
         return [self._apply(state, inner, extrinsic_hash(data), data, receipt.position + 1)]
+
+
+def _subnets(state: State) -> list[int]:
+    return [key[0] for key, added in state.items("SubtensorModule", "NetworksAdded") if added and key[0]]
 
 
 class _Latest(View):

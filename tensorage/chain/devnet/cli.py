@@ -142,7 +142,6 @@ def open_or_create(path: Path, given: dict[str, Any]) -> tuple[Store, bool]:
 
 
 def _up(path: Path, given: dict[str, Any], *, quiet: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

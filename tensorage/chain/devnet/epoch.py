@@ -19,6 +19,13 @@ from .state import State
 PALLET = "SubtensorModule"
 
 
+def load() -> Any:
+    """The consensus. Importing torch takes seconds, and only the producer needs it."""
+    from ... import yuma  # noqa: PLC0415 - see above
+
+    return yuma
+
+
 def is_due(state: State, netuid: int) -> bool:
     """Whether the epoch runs in this block: a tempo after the last, or when the owner asked for it."""
     tempo, pending = int(state["Tempo", netuid]), int(state["PendingEpochAt", netuid])
@@ -46,8 +53,7 @@ def run(state: State, netuid: int) -> None:
 
 
 def _consensus(state: State, netuid: int) -> None:
-    from ... import yuma  # noqa: PLC0415 - torch takes seconds to import, and only the producer needs it
-
+    yuma = load()
     count = int(state["SubnetworkN", netuid])
     hotkeys = [state["Keys", netuid, uid] for uid in range(count)]
     owner = state["SubnetOwnerHotkey", netuid]

@@ -55,6 +55,7 @@ class PoolError(Exception):
         "BadProof": "Transaction has a bad signature",
         "Stale": "Transaction is outdated",
         "Future": "Transaction will be valid in the future",
+        "HotKeyNotRegisteredInNetwork": "Invalid transaction with custom error: 10",
         "Payment": "Inability to pay some fees (e.g. account balance too low)",
         "AncientBirthBlock": "Transaction has an ancient birth block",
         "PriorityTooLow": "Priority is too low: a transaction with this nonce is already in the pool",

@@ -83,12 +83,7 @@ def create(path: Path, genesis: Genesis) -> Store:
     Raises:
         UsageError: there is one already, or the file cannot be made.
     """
-    try:
-        store = Store(path, create=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make a devnet at {path}: {error}", remedy="Name a writable path."
-        ) from error
+    store = Store(path, create=True)
     if store.head() >= 0:
         store.close()
         raise UsageError(f"there is a devnet at {path} already", remedy="Remove it, or name another path.")

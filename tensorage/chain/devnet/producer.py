@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...errors import UsageError
+from ...errors import StorageError, UsageError
+from . import epoch
 from .block import BlockMaker
 from .genesis import derive
 from .store import Block, Store
@@ -49,9 +51,15 @@ def production(path: Path) -> Iterator[None]:
     """Be the producer of the devnet in `path`.
 
     Raises:
-        UsageError: another process is.
+        UsageError: another process is, or the path cannot be written.
     """
-    descriptor = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make a devnet at {path}: {error}", remedy="Name a writable --path."
+        ) from error
     try:
         for attempt in range(_LOCK_ATTEMPTS):
             try:
@@ -84,7 +92,20 @@ class Producer:
         self._seed = store.meta("seed")
 
     def step(self) -> Block:
-        """Make one block now."""
+        """Make one block now.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        try:
+            return self._step()
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"cannot write a block to {self.store.path}: {error}",
+                remedy="Make room, or start anew on another --path.",
+            ) from error
+
+    def _step(self) -> Block:
         number = self.store.head() + 1
         entropy = os.urandom(32) if self._seed is None else derive(self._seed, "block", number)
         block = self.maker.make(time_ms=int(self._clock() * 1000), entropy=entropy)
@@ -113,10 +134,6 @@ class Producer:
 
 def preload() -> threading.Thread:
     """Import the consensus, which takes seconds, beside the first blocks, not within the first epoch."""
-
-    def load() -> None:
-        from ... import yuma  # noqa: F401, PLC0415 - only to have it loaded
-
-    thread = threading.Thread(target=load, name="devnet-preload", daemon=True)
+    thread = threading.Thread(target=epoch.load, name="devnet-preload", daemon=True)
     thread.start()
     return thread

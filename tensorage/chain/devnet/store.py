@@ -63,7 +63,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of an extrinsic: its place, its decoded body, its error if it failed, its fee in rao."""
+    """What became of an extrinsic: its place, its decoded form, its error if it failed, its fee in rao."""
 
     hash: str
     block: int
@@ -111,15 +111,17 @@ class Store:
             raise UsageError(
                 f"there is no devnet at {path}", remedy=f"Start one with `tensorage devnet up --path {path}`."
             )
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         try:
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
-            raise UsageError(f"cannot open the devnet at {path}: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            raise UsageError(
+                f"cannot open the devnet at {path}: {error}", remedy="Name a path that can be written."
+            ) from error
         try:
             self._prepare(create)
         except sqlite3.Error as error:

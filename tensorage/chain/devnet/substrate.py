@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,7 @@ from .store import Block, Receipt, Store
 
 T = TypeVar("T")
 _SIGNATURE_BYTES = 300  # what signature, nonce and era add to a call, for a fee's estimate
-_RACES = 5
+_RACES = 10
 _WITHOUT_PRODUCER = 3.0  # seconds that a producer may be gone, for a restart, before waiting for it ends
 
 
@@ -87,7 +88,10 @@ class DevnetSubstrate:
             raise ConnectionNotReady(
                 "The devnet is not open. Use `async with Client(...)` or call `await client.connect()` first."
             )
-        return await asyncio.get_running_loop().run_in_executor(executor, function, store)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, function, store)
+        except sqlite3.Error as error:
+            raise RpcConnectionError(f"the devnet at {self.path} cannot be read: {error}") from error
 
     @property
     def _chain(self) -> ChainFacts:

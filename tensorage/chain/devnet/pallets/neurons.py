@@ -40,6 +40,7 @@ def _enter(state: State, netuid: int, uid: int, hotkey: str) -> None:
     state["BlockAtRegistration", netuid, uid] = state.block
     for item, value in _VECTORS.items():
         set_at(state, item, netuid, uid, value)
+    set_at(state, "LastUpdate", netuid, uid, state.block)  # the rate limit of weights counts from here
 
 
 def append(state: State, netuid: int, hotkey: str) -> int:
