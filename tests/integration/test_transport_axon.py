@@ -283,25 +283,42 @@ async def test_draining_finishes_what_runs_and_takes_nothing_new(tmp_path):
 
 
 async def test_draining_ends_in_time_whatever_handlers_and_peers_do(tmp_path):
-    begun = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def endless(call: Call) -> Reply:
         begun.set()
-        await asyncio.sleep(600)
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
         return b""
 
-    async with serving(tmp_path, limits=Limits(header_seconds=600, total_seconds=600)) as axon:
+    async def large(call: Call) -> Reply:
+        return bytes(50_000_000)
+
+    async with (
+        serving(tmp_path, limits=Limits(header_seconds=600, total_seconds=600)) as axon,
+        Dendrite(VALIDATOR, allow_private=True) as dendrite,
+    ):
         axon.route("GET", "/v1/endless", endless, access=Access.VALIDATOR)
-        async with Dendrite(VALIDATOR, allow_private=True) as dendrite:
-            running = asyncio.create_task(dendrite.request(peer(axon), "GET", "/v1/endless", deadline=30))
-            _, silent = await asyncio.open_connection("127.0.0.1", axon.port)
-            await begun.wait()
-            started = time.monotonic()
-            await axon.drain(1)
-            assert time.monotonic() - started < 2.5
-            with pytest.raises(PeerError):
-                await running
-            silent.close()
+        axon.route("GET", "/v1/large", large, access=Access.VALIDATOR)
+        running = asyncio.create_task(dendrite.request(peer(axon), "GET", "/v1/endless", deadline=30))
+        _, silent = await asyncio.open_connection("127.0.0.1", axon.port)
+        _, deaf = await asyncio.open_connection("127.0.0.1", axon.port, limit=1)
+        lines = [f"{name}: {value}\r\n" for name, value in signed(VALIDATOR, "GET", "/v1/large").items()]
+        deaf.write(("GET /v1/large HTTP/1.1\r\nHost: x\r\n" + "".join(lines) + "\r\n").encode())
+        await begun.wait()
+        await asyncio.sleep(0.2)
+        assert len(axon._connections.open) == 3
+        started = time.monotonic()
+        await axon.drain(1)
+        assert time.monotonic() - started < 2.5
+        assert ended.is_set()
+        assert not axon._connections.open
+        with pytest.raises(PeerError):
+            await running
+        silent.close()
+        deaf.close()
 
 
 async def test_refusals_are_logged_in_one_line_each_and_a_flood_is_not(tmp_path, caplog):
