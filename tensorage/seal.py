@@ -101,11 +101,7 @@ class Sealer:
         """
         for _ in self.steps(sector_id):
             pass
-        for chunk in range(self.profile.chunks):
-            first = chunk * _BLOCKS_PER_CHUNK
-            stop = first + _BLOCKS_PER_CHUNK
-            argon2d.fill(self._matrix, PASSES - 1, first, stop)
-            yield memoryview(self._memory)[first * argon2d.BLOCK_SIZE : stop * argon2d.BLOCK_SIZE]
+        yield from self.last_pass()
 
     def steps(self, sector_id: bytes) -> Iterator[None]:
         """Do all passes but the last, yielding after each."""
@@ -113,6 +109,14 @@ class Sealer:
         for number in range(PASSES - 1):
             argon2d.fill(self._matrix, number, 0, len(self._matrix))
             yield
+
+    def last_pass(self) -> Iterator[memoryview]:
+        """Do the last pass, after `steps`; yields as `chunks` does."""
+        for chunk in range(self.profile.chunks):
+            first = chunk * _BLOCKS_PER_CHUNK
+            stop = first + _BLOCKS_PER_CHUNK
+            argon2d.fill(self._matrix, PASSES - 1, first, stop)
+            yield memoryview(self._memory)[first * argon2d.BLOCK_SIZE : stop * argon2d.BLOCK_SIZE]
 
     def seal(self, sector_id: bytes) -> memoryview:
         """The whole sealed sector; the view is valid until the next sector is begun."""

@@ -19,7 +19,8 @@ from ..chain.address import ss58
 from ..seal import Profile
 
 DATABASE = "miner.sqlite"
-LOCK = "fill.lock"
+FILL_LOCK = "fill.lock"
+USE_LOCK = "use.lock"
 DISK_ID = "disk.id"
 SECTORS = "sectors"
 UNFINISHED = ".sealing"

@@ -7,6 +7,7 @@ not wait for a transaction of another, which is why the `Reader` that answers ch
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from .. import merkle
 from ..commitment import Commitment, Entry, SignedCommitment, first_commitment, next_commitment
 from ..encoding import HASH_SIZE
 from ..hashchain import Sign
-from . import schema
+from . import locks, schema
 from .layout import Identity, sector_path
 
 State = Literal["planned", "sealed", "quarantined"]
@@ -76,17 +77,25 @@ class Store:
         self.path = path
         self.identity = identity
         self._lock = threading.RLock()
-        self._db = schema.connect(path)
+        self._use = locks.share(path.parent)
         try:
-            schema.claim(self._db, path, identity)
+            self._db = schema.connect(path)
+            try:
+                schema.claim(self._db, path, identity)
+            except BaseException:
+                self._db.close()
+                raise
         except BaseException:
-            self._db.close()
+            os.close(self._use)
             raise
 
     def close(self) -> None:
         """Close the database; safe to call twice."""
         with self._lock:
             self._db.close()
+            if self._use >= 0:
+                os.close(self._use)
+                self._use = -1
 
     def __enter__(self) -> Store:
         return self

@@ -1,0 +1,142 @@
+"""Sector files: flat, allocated before they are written, and there either whole or not at all.
+
+A file is written under another name, flushed, renamed, and its directory flushed. Where the filesystem can,
+the page cache is left out (O_DIRECT): the bytes are not read again soon, and copying them through it would
+cost the processor time that sealing wants and push other data out.
+
+Imported by worker processes: standard library and the core only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import merkle, seal
+from ..seal import Profile
+from .layout import UNFINISHED
+
+_DIRECT: int = getattr(os, "O_DIRECT", 0)
+_GROUP_HEIGHT = 4
+
+
+def sync_directory(directory: Path) -> None:
+    """Flush the names in a directory to disk."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it, so that they outlast a power cut."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
+
+
+def group_nodes(chunk: memoryview | bytes) -> bytes:
+    """The nodes at height 4 of a chunk, one after the other: 64 of 32 bytes."""
+    return b"".join(merkle.level(merkle.leaf_hashes(chunk, seal.LEAF_SIZE), _GROUP_HEIGHT))
+
+
+def _open(path: Path, flags: int) -> tuple[int, bool]:
+    """Open without the page cache where that works; (descriptor, whether it does)."""
+    if _DIRECT:
+        try:
+            return os.open(path, flags | _DIRECT | os.O_CLOEXEC, 0o644), True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+    return os.open(path, flags | os.O_CLOEXEC, 0o644), False
+
+
+class SectorWriter:
+    """Writes one sector file. `finish` puts it in its place; until then, `discard` leaves no trace.
+
+    Raises:
+        OSError: from any method; ENOSPC already from the constructor, which allocates the whole file.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._unfinished = path.with_suffix(UNFINISHED)
+        make_directory(path.parent)
+        self._fd, self._direct = _open(self._unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            _allocate(self._fd, size)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data`, which is aligned to pages, at `offset`."""
+        while data:
+            try:
+                written = os.pwrite(self._fd, data, offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._direct:
+                    raise
+                self._direct = False  # this filesystem opens files so, and then does not write them
+                fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~_DIRECT)
+                continue
+            data, offset = data[written:], offset + written
+
+    def finish(self) -> None:
+        """Flush, and give the file its name."""
+        os.fsync(self._fd)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(self._fd)
+        self._fd = -1
+        self._unfinished.replace(self._path)
+        sync_directory(self._path.parent)
+
+    def discard(self) -> None:
+        """Drop what was written, if it was not finished."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._unfinished.unlink(missing_ok=True)
+
+
+def _allocate(fd: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.ftruncate(fd, size)
+
+
+def read_chunks(path: Path, profile: Profile) -> Iterator[memoryview]:
+    """The chunks of a sector file in order; each view is valid until the next.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has not the size of a sector.
+    """
+    fd, direct = _open(path, os.O_RDONLY)
+    try:
+        if (size := os.fstat(fd).st_size) != profile.size:
+            raise ValueError(f"has {size} bytes, not {profile.size}")
+        with mmap.mmap(-1, seal.CHUNK_SIZE) as memory, memoryview(memory) as view:
+            for chunk in range(profile.chunks):
+                offset = chunk * seal.CHUNK_SIZE
+                got = 0
+                while got < seal.CHUNK_SIZE:
+                    with view[got:] as rest:
+                        read = os.preadv(fd, [rest], offset + got)
+                    if not read:
+                        raise ValueError(f"ends at byte {offset + got}")
+                    got += read
+                if not direct and hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(fd, offset, seal.CHUNK_SIZE, os.POSIX_FADV_DONTNEED)
+                yield view
+    finally:
+        os.close(fd)

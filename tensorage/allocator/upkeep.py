@@ -1,0 +1,276 @@
+"""Keeping a data directory in order: what `allocate` and the miner do, step by step.
+
+    store = open_store(roots, identity)           # or through `DataDirectory`, below
+    with data.filling():
+        data.recover()                            # after whatever stopped the last one
+        plan = data.plan(target, headroom)        # to show, or to act on
+        data.apply(plan)
+        data.fill(workers)
+        data.verify(workers)
+
+Order is what makes it safe to stop anywhere: a file is in place before its row says sealed, and a row is gone
+before its file is. So a file without a row was never trusted and is removed, and a row without a file is
+planned anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import StorageError, UsageError
+from . import disks, locks, machine
+from .layout import DATABASE, DISK_ID, SECTORS, Identity, parse_sector_path, sector_path
+from .plan import Headroom, Held, Plan, Target, make_plan
+from .sealing import Control, Job, Observer, Progress, Supervisor
+from .store import Sector, Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What the last run left behind.
+
+    Attributes:
+        removed: files that no row vouches for.
+        lost: sectors whose file is gone; their place in the plan is made anew.
+        damaged: sectors whose file has the wrong size, and those that were quarantined before.
+    """
+
+    removed: tuple[Path, ...]
+    lost: tuple[Sector, ...]
+    damaged: tuple[Sector, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A sector that verification has found wrong, and what is wrong with it."""
+
+    sector: Sector
+    why: str
+
+
+def _ignore(progress: Progress) -> None:
+    """Nobody watches."""
+
+
+class DataDirectory:
+    """The sectors of one identity on one or several disks. A context manager.
+
+    Args:
+        roots: what --db_root_path names; the database is in the first.
+
+    Raises:
+        UsageError: a directory or the database cannot be used, or a disk is missing.
+    """
+
+    def __init__(self, roots: Sequence[Path], identity: Identity) -> None:
+        if not roots:
+            raise UsageError("no directory is named", remedy="Name one with --db_root_path")
+        self.identity = identity
+        self.directories = [disks.prepare_directory(root / identity.directory_name) for root in roots]
+        self.store = Store(self.directories[0] / DATABASE, identity)
+        try:
+            self._ids = disks.attach(self.store, self.directories)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database; safe to call twice."""
+        self.store.close()
+
+    def __enter__(self) -> DataDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """The right to change what is here, against other processes.
+
+        Raises:
+            BusyError: another process has it.
+        """
+        with locks.filling(self.directories[0]):
+            yield
+
+    def recover(self) -> Recovery:
+        """Put right what a killed process or somebody else has left; under `filling`.
+
+        Raises:
+            UsageError: a disk is no longer there. Nothing is touched then.
+        """
+        self._ids = disks.attach(self.store, self.directories)
+        rows = {sector.index: sector for sector in self.store.sectors()}
+        removed = []
+        for directory in self.directories:
+            for path in sorted((directory / SECTORS).glob("??/*")):
+                parsed = parse_sector_path(path)
+                if parsed is None:
+                    continue
+                index, finished = parsed
+                row = rows.get(index)
+                if finished and row is not None and row.state != "planned" and row.path == path:
+                    continue
+                path.unlink()
+                removed.append(path)
+        whole = self.identity.sectors.size
+        lost, damaged = [], []
+        for row in rows.values():
+            if row.state == "planned":
+                continue
+            if not row.path.is_file():
+                lost.append(row)
+                continue
+            if (size := row.path.stat().st_size) != whole:
+                self.store.quarantine(row.index, f"has {size} bytes, not {whole}")
+            now = self.store.sector(row.index)
+            if now is not None and now.state == "quarantined":
+                damaged.append(now)
+        self.store.forget(row.index for row in lost)
+        return Recovery(tuple(removed), tuple(lost), tuple(damaged))
+
+    def plan(self, target: Target, headroom: Headroom) -> Plan:
+        """What to do to come to the target; nothing is done yet.
+
+        Raises:
+            UsageError: as `make_plan`.
+        """
+        surveyed = disks.survey(self.store, self._ids)
+        id_of = {disk.directory: disk.id for disk in surveyed}
+        held = [
+            Held(row.index, id_of[row.directory], row.state == "sealed", row.path.is_file())
+            for row in self.store.sectors()
+            if row.state != "planned" and row.directory in id_of
+        ]
+        return make_plan(self.identity.sectors, surveyed, held, target, headroom)
+
+    def apply(self, plan: Plan) -> None:
+        """Drop what the plan removes, which frees its space at once, and note what it adds; under `filling`.
+
+        A commitment that lists dropped sectors cannot be answered any more: the next one leaves them out.
+        """
+        places = self.store.disks()
+        self.store.forget(place.index for place in plan.remove)
+        for place in plan.remove:
+            sector_path(places[place.disk], place.index).unlink(missing_ok=True)
+        self.store.plan((place.index, place.disk) for place in plan.add)
+
+    def unsealed(self) -> list[Sector]:
+        """Sectors to seal: the planned and the quarantined ones on disks that are named."""
+        return [
+            row for row in self.store.sectors() if row.state != "sealed" and row.directory in self.directories
+        ]
+
+    def fill(
+        self, workers: int | None = None, control: Control | None = None, observer: Observer = _ignore
+    ) -> bool:
+        """Seal what is not sealed; under `filling`. False when it was stopped before the end.
+
+        Args:
+            workers: processes at most; the processor threads by default.
+
+        Raises:
+            NoSpaceError: a disk is full.
+            UsageError: the memory is not enough for one worker.
+            StorageError: workers keep dying, or a disk or the database cannot be written.
+        """
+        jobs = []
+        for row in self.unsealed():
+            row.path.unlink(missing_ok=True)  # of a damaged one: its bytes are worth nothing
+            jobs.append(Job(row.index, row.path, seal=True))
+
+        def on_nodes(job: Job, nodes: bytes) -> None:
+            self.store.record_sealed(job.index, nodes)
+
+        def on_damaged(job: Job, why: str) -> None:
+            raise StorageError(f"sector {job.index} cannot be sealed into {job.path}: {why}")
+
+        return self._run(jobs, workers, control, observer, on_nodes, on_damaged)
+
+    def verify(
+        self, workers: int | None = None, control: Control | None = None, observer: Observer = _ignore
+    ) -> list[Damage]:
+        """Read every sealed sector and compare it with its stored tree; quarantine those that differ.
+
+        Raises:
+            StorageError: workers keep dying, or a disk or the database cannot be read.
+        """
+        rows = {row.index: row for row in self.store.sectors("sealed")}
+        found: list[Damage] = []
+
+        def on_damaged(job: Job, why: str) -> None:
+            if self.store.quarantine(job.index, why):
+                log.warning("sector damaged sector=%d file=%s reason=%r", job.index, job.path, why)
+                found.append(Damage(rows[job.index], why))
+
+        def on_nodes(job: Job, nodes: bytes) -> None:
+            if nodes != b"".join(self.store.nodes(job.index)):
+                on_damaged(job, "has bytes that are not those that were sealed")
+
+        jobs = [Job(row.index, row.path, seal=False) for row in rows.values() if row.directory.is_dir()]
+        self._run(jobs, workers, control, observer, on_nodes, on_damaged)
+        return found
+
+    def _run(
+        self,
+        jobs: Sequence[Job],
+        workers: int | None,
+        control: Control | None,
+        observer: Observer,
+        on_nodes: Callable[[Job, bytes], None],
+        on_damaged: Callable[[Job, str], None],
+    ) -> bool:
+        if not jobs:
+            return True
+        memory = machine.available_memory() if jobs[0].seal else None
+        count = machine.worker_count(self.identity.sectors, len(jobs), most=workers, memory=memory)
+        return Supervisor(self.identity, on_nodes, on_damaged, control or Control(), observer).run(
+            jobs, count
+        )
+
+
+def drop(roots: Sequence[Path], directory_name: str) -> int:
+    """Remove the database and the sector files of an identity; returns how many files went.
+
+    Nothing but our own files is removed, by their names, and directories that are empty then.
+
+    Raises:
+        BusyError: somebody has the database open.
+        UsageError: a file cannot be removed.
+    """
+    directories = [root.expanduser().resolve() / directory_name for root in roots]
+    directories = [directory for directory in directories if directory.is_dir()]
+    if not directories:
+        return 0
+    with locks.filling(directories[0]), locks.alone(directories[0]):
+        removed = 0
+        try:
+            for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+                removed += _unlink(directories[0] / name)
+            for directory in directories:
+                for path in (directory / SECTORS).glob("??/*"):
+                    if parse_sector_path(path) is not None:
+                        removed += _unlink(path)
+                removed += _unlink(directory / DISK_ID)
+                for empty in [*(directory / SECTORS).glob("??"), directory / SECTORS]:
+                    if empty.is_dir() and not any(empty.iterdir()):
+                        empty.rmdir()
+        except OSError as error:
+            raise UsageError(
+                f"{error.filename} cannot be removed: {error.strerror}", remedy="Remove it by hand"
+            ) from error
+    return removed
+
+
+def _unlink(path: Path) -> int:
+    if not path.exists():
+        return 0
+    path.unlink()
+    return 1
