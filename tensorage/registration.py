@@ -9,6 +9,7 @@ With `dry_run` the chain is read, nothing is written, and each step gives the co
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .chain.btcli import ALREADY_EXISTS, Btcli, BtcliError
+from .chain.wallet import coldkey_address, create_wallet, load_public
 from .errors import TensorageError, UsageError
 
 Status = Literal["done", "already", "planned"]
@@ -49,6 +51,7 @@ class Report:
     """What a run came to."""
 
     netuid: int | None = None
+    coldkey: str | None = None  # ss58
     hotkey: str | None = None  # ss58
     uid: int | None = None
     cost_tao: float | None = None
@@ -104,7 +107,7 @@ class Registrar:
         if cost or stake_tao:
             parts = [f"registers {self.btcli.key} on subnet {netuid} for about {cost:g} TAO"] if cost else []
             parts += [f"stakes {stake_tao:g} TAO on it"] if stake_tao else []
-            self._confirm(f"This {' and '.join(parts)}, on network {self.btcli.network}")
+            self._confirm(f"This {' and '.join(parts)}", cost + (stake_tao or 0.0))
         self._register(netuid)
         if axon is not None:
             self._axon(netuid, *axon)
@@ -127,7 +130,7 @@ class Registrar:
         cost = self._cost("subnets", "create-cost")
         self.report.cost_tao = cost
         staking = f" and stakes {stake_tao:g} TAO" if stake_tao else ""
-        self._confirm(f"This creates a subnet for {cost:g} TAO{staking}, on network {self.btcli.network}")
+        self._confirm(f"This creates a subnet for {cost:g} TAO{staking}", cost + (stake_tao or 0.0))
         netuid = self._create()
         if start:
             self._start(netuid, later=True)
@@ -166,8 +169,20 @@ class Registrar:
             if not 0 < axon[1] < 65536:
                 raise UsageError(f"--axon.port {axon[1]} is no port", remedy="Give one from 1 to 65535")
 
-    def _confirm(self, what: str) -> None:
-        if not self.dry_run and not self.confirm(f"{what}."):
+    def _confirm(self, what: str, cost: float) -> None:
+        """Ask whether to spend `cost` TAO; not in a dry run."""
+        if self.dry_run:
+            return
+        balance = self._balance()
+        if balance < cost:
+            raise BtcliError(
+                f"coldkey {self.btcli.name} has {balance:g} TAO of the {cost:g} that this costs",
+                code="insufficient_balance",
+                remedy=f"Send TAO to {self.report.coldkey} first",
+            )
+        if not self.confirm(
+            f"{what}, on network {self.btcli.network}. Coldkey {self.btcli.name} has {balance:g} TAO."
+        ):
             raise Declined("nothing was sent: the cost was not confirmed")
 
     def _note(self, name: str, status: Status, detail: str, command: list[str] | None = None) -> None:
@@ -175,14 +190,18 @@ class Registrar:
         self.report.steps.append(step)
         self.say(str(step))
 
-    def _keyfiles(self) -> tuple[Path, Path]:
-        wallet = Path(self.btcli.path).expanduser() / self.btcli.name
-        return wallet / "coldkeypub.txt", wallet / "hotkeys" / self.btcli.hotkey
+    def _missing(self) -> bool:
+        """Whether a key is to be made. A key of which only the public half is here is somewhere else."""
+        wallet = Path(self.btcli.path) / self.btcli.name
+        hotkey = wallet / "hotkeys" / self.btcli.hotkey
+        pairs = (
+            (wallet / "coldkey", wallet / "coldkeypub.txt"),
+            (hotkey, hotkey.with_name(f"{hotkey.name}pub.txt")),
+        )
+        return any(not secret.exists() and not public.exists() for secret, public in pairs)
 
     def _wallet(self) -> None:
-        from .chain.wallet import create_wallet, load_public  # noqa: PLC0415 - the SDK takes a while to load
-
-        missing = [file for file in self._keyfiles() if not file.exists()]
+        missing = self._missing()
         if missing and self.dry_run:
             self._note("wallet", "planned", f"{self.btcli.key} is made under {self.btcli.path}")
             return
@@ -205,6 +224,7 @@ class Registrar:
             )
         public = load_public(self.btcli.name, self.btcli.hotkey, self.btcli.path)
         self.report.hotkey = public.ss58
+        self.report.coldkey = coldkey_address(self.btcli.name, self.btcli.path)
         self._note("wallet", "done" if missing else "already", f"{self.btcli.key} is {public.ss58}")
 
     def _mnemonic(self, kind: str, mnemonic: str) -> None:
@@ -229,6 +249,14 @@ class Registrar:
         if not isinstance(answer, dict) or not isinstance(answer.get("tao"), int | float):
             raise BtcliError("btcli gave no cost", remedy="tensorage needs btcli 11.3")
         return float(answer["tao"])
+
+    def _balance(self) -> float:
+        """Free TAO of the coldkey; btcli gives it as for display, such as τ1,000.5."""
+        shown = self.btcli.read("query", "balance", "--coldkey", self.btcli.name)
+        figure = re.fullmatch(r"\D*([\d,]+(?:\.\d+)?)\D*", str(shown))
+        if figure is None:
+            raise BtcliError(f"btcli gave no balance but {shown!r}", remedy="tensorage needs btcli 11.3")
+        return float(figure.group(1).replace(",", ""))
 
     def _write(self, name: str, detail: str, *arguments: str) -> dict[str, Any] | None:
         """The receipt of one step, None when it is planned or was done already; both are noted here."""
@@ -286,18 +314,25 @@ class Registrar:
 
     def _axon(self, netuid: int | str, ip: str, port: int) -> None:
         endpoint = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-        if not self.dry_run and self._serves(int(netuid), {endpoint, f"{ip}:{port}"}):
+        if self._serves(netuid, ip, port):
             self._note("axon", "already", endpoint)
             return
-        self._write("axon", endpoint, "axon", "set", "--netuid", str(netuid), "--ip", ip, "--port", str(port))
-
-    def _serves(self, netuid: int, spellings: set[str]) -> bool:
-        metagraph = self.btcli.read("query", "metagraph", "--netuid", str(netuid))
-        neurons = metagraph.get("neurons", []) if isinstance(metagraph, dict) else []
-        return any(
-            neuron.get("hotkey") == self.report.hotkey and neuron.get("axon") in spellings
-            for neuron in neurons
+        self._write(
+            "axon",
+            endpoint,
+            *("axon", "set", "--netuid", str(netuid), "--ip", ip, "--port", str(port)),
         )
+
+    def _serves(self, netuid: int | str, ip: str, port: int) -> bool:
+        """Whether the chain has this very axon record, which need not be sent again."""
+        if self.report.uid is None:
+            return False
+        metagraph = self.btcli.read("query", "metagraph", "--netuid", str(netuid))
+        axons = metagraph.get("axons") if isinstance(metagraph, dict) else None
+        if not isinstance(axons, list) or self.report.uid >= len(axons):
+            return False
+        axon = axons[self.report.uid]
+        return (axon.get("ip"), axon.get("port")) == (int(ip_address(ip)), port)
 
     def _stake(self, netuid: int | str, amount: float) -> None:
         self._write(

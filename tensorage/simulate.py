@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import TensorageError, UsageError
+from .errors import UsageError
 
 if TYPE_CHECKING:
     from .yuma import EpochParameters
@@ -242,13 +242,9 @@ def yuma_command(
 
     Example: tensorage simulate yuma tests/vectors/yuma-classic.json
     """
-    try:
-        content = load(scenario)
-        unknown = _read(content).unknown()
-        result = simulate(content)
-    except TensorageError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    content = load(scenario)
+    unknown = _read(content).unknown()
+    result = simulate(content)
     if unknown:
         typer.echo(f"ignored in the scenario: {', '.join(unknown)}", err=True)
     json.dump(result, sys.stdout)

@@ -104,7 +104,10 @@ def read_answer(exit_code: int, stdout: str, stderr: str) -> Any:
 def _refusal(error: dict[str, Any], otherwise: str) -> BtcliError:
     message = str(error.get("message") or error.get("error") or otherwise or "btcli gave no reason")
     remedy = str(error.get("remediation") or error.get("help") or error.get("note") or "")
-    return BtcliError(_line(message), code=str(error.get("code") or ""), remedy=_line(remedy))
+    remedy = _line(remedy)
+    return BtcliError(
+        _line(message), code=str(error.get("code") or ""), remedy=remedy[:1].upper() + remedy[1:]
+    )
 
 
 def _line(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorage.yuma import EpochParameters, EpochResult, LiquidAlpha, epoch
@@ -55,7 +55,6 @@ def shares(result: EpochResult) -> list[tuple[float, ...]]:
     return [result.consensus, result.incentive, result.dividends, result.emission_share]
 
 
-@settings(deadline=None)
 @given(subnets(), parameters)
 def test_shares_are_shares_and_bonds_are_u16(facts: dict[str, Any], parameters: EpochParameters) -> None:
     result = epoch(**facts, parameters=parameters)
@@ -66,7 +65,6 @@ def test_shares_are_shares_and_bonds_are_u16(facts: dict[str, Any], parameters: 
     assert all(0 <= bond <= 65535 for row in result.bonds for bond in row)
 
 
-@settings(deadline=None)
 @given(subnets(), parameters, st.data())
 def test_the_order_of_the_neurons_changes_nothing(
     facts: dict[str, Any], parameters: EpochParameters, data: st.DataObject
@@ -77,7 +75,6 @@ def test_the_order_of_the_neurons_changes_nothing(
     assert moved.bonds == tuple(tuple(plain.bonds[i][j] for j in order) for i in order)
 
 
-@settings(deadline=None)
 @given(subnets(), parameters, st.sampled_from([2**-20, 0.5, 4, 2**30]))
 def test_the_units_of_stake_and_weights_change_nothing(
     facts: dict[str, Any], parameters: EpochParameters, scale: float
@@ -89,7 +86,6 @@ def test_the_units_of_stake_and_weights_change_nothing(
     assert epoch(**scaled, parameters=parameters) == epoch(**facts, parameters=parameters)
 
 
-@settings(deadline=None)
 @given(
     st.integers(51, 99),
     st.lists(st.integers(0, 65535), min_size=3, max_size=3).filter(any),
@@ -111,7 +107,6 @@ def test_a_minority_cannot_lift_a_neuron_above_the_majoritys_weight(
         assert consensus <= weight / sum(honest) + SLACK
 
 
-@settings(deadline=None)
 @given(subnets(), parameters)
 def test_nobody_without_a_permit_earns_a_dividend_from_new_weights(
     facts: dict[str, Any], parameters: EpochParameters
@@ -122,7 +117,6 @@ def test_nobody_without_a_permit_earns_a_dividend_from_new_weights(
         assert (permit and stake) or dividend == 0
 
 
-@settings(deadline=None)
 @given(subnets(), st.booleans())
 def test_unchanged_weights_bring_yuma3_bonds_to_the_weights(facts: dict[str, Any], liquid: bool) -> None:
     parameters = EpochParameters(

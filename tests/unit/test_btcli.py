@@ -67,7 +67,7 @@ def test_what_stands_on_stdout_is_the_answer(stdout: str, value: object) -> None
 def test_a_refusal_by_the_chain_is_read_from_stdout() -> None:
     error = refusal(1, REFUSED_BY_CHAIN, "")
     assert error.code == "already_exists"
-    assert str(error).startswith("Hotkey is already registered on this subnet. the object or state")
+    assert str(error).startswith("Hotkey is already registered on this subnet. The object or state")
 
 
 def test_success_false_is_a_refusal_whatever_the_exit_code() -> None:
@@ -76,7 +76,7 @@ def test_success_false_is_a_refusal_whatever_the_exit_code() -> None:
 
 def test_a_refusal_by_btcli_is_read_from_stderr() -> None:
     error = refusal(1, "", "Retrying...\n" + UNREACHABLE)
-    assert (error.code, error.remedy) == ("", "check the endpoint and network connection, then retry")
+    assert (error.code, error.remedy) == ("", "Check the endpoint and network connection, then retry")
     assert error.message.startswith("could not reach ws://127.0.0.1:1")
 
 

@@ -24,7 +24,7 @@ LAYERS = [
     },
     {"conformance", "config", "simulate"},
     {"chain"},
-    {"transport", "allocator"},
+    {"transport", "allocator", "registration"},
     {"validator", "miner"},
     {"demo"},
     {"cli", "__main__"},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tensorage.config import run
 from tensorage.errors import UsageError
 from tensorage.simulate import simulate, simulate_app
 
@@ -20,15 +21,25 @@ def scenario(**facts: Any) -> dict[str, Any]:
     return {"stake": [3, 1, 0, 0], "epochs": [{"weights": WEIGHTS}, {}]} | facts
 
 
-def invoke(path: Path) -> Any:
-    return CliRunner().invoke(simulate_app, ["yuma", str(path)])
+Invoke = Callable[[Path], tuple[int, str, str]]
 
 
-def test_the_command_prints_the_classic_vector() -> None:
-    done = invoke(CLASSIC)
-    assert done.exit_code == 0
-    assert done.stderr == ""
-    epochs = json.loads(done.stdout)["epochs"]
+@pytest.fixture
+def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
+    """Runs the command on a file; gives exit code, stdout and stderr."""
+
+    def run_it(path: Path) -> tuple[int, str, str]:
+        code = run(simulate_app, ["yuma", str(path)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_it
+
+
+def test_the_command_prints_the_classic_vector(invoke: Invoke) -> None:
+    code, stdout, stderr = invoke(CLASSIC)
+    assert (code, stderr) == (0, "")
+    epochs = json.loads(stdout)["epochs"]
     for result, expected in zip(epochs, json.loads(CLASSIC.read_text())["expect"], strict=True):
         assert [row[expected["bonds_column"]] for row in result["bonds"][:4]] == expected["bonds"]
         for name in {"incentive", "dividends", "emission_share"} & expected.keys():
@@ -99,21 +110,23 @@ def test_a_scenario_that_is_wrong_is_refused_by_name(wrong: dict[str, Any], name
 @pytest.mark.parametrize(
     "content", ["", "[1]", "{", '{"stake": [1], "epochs": 3}', '{"stake": [NaN], "epochs": [{}]}']
 )
-def test_a_file_that_is_no_scenario_costs_one_line_and_exit_code_2(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_scenario_costs_one_line_and_exit_code_2(
+    tmp_path: Path, content: str, invoke: Invoke
+) -> None:
     path = tmp_path / "scenario.json"
     path.write_text(content)
-    done = invoke(path)
-    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    code, stdout, stderr = invoke(path)
+    assert (code, stdout, stderr.count("\n")) == (2, "", 1)
 
 
-def test_a_file_that_is_not_there_costs_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    done = invoke(tmp_path / "none.json")
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "none.json" in done.stderr
+def test_a_file_that_is_not_there_costs_one_line_and_exit_code_2(tmp_path: Path, invoke: Invoke) -> None:
+    code, _, stderr = invoke(tmp_path / "none.json")
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "none.json" in stderr
 
 
-def test_a_misspelt_key_is_named_and_notes_are_not(tmp_path: Path) -> None:
+def test_a_misspelt_key_is_named_and_notes_are_not(tmp_path: Path, invoke: Invoke) -> None:
     path = tmp_path / "scenario.json"
     path.write_text(json.dumps(scenario(kapa=1, source="mine", expect=[])))
-    done = invoke(path)
-    assert (done.exit_code, done.stderr) == (0, "ignored in the scenario: kapa\n")
+    code, _, stderr = invoke(path)
+    assert (code, stderr) == (0, "ignored in the scenario: kapa\n")
