@@ -170,8 +170,10 @@ class Registrar:
                 raise UsageError(f"--axon.port {axon[1]} is no port", remedy="Give one from 1 to 65535")
 
     def _confirm(self, what: str, cost: float) -> None:
-        """Ask whether to spend `cost` TAO; not in a dry run."""
+        """Ask whether to spend `cost` TAO; a dry run only says it."""
+        what = f"{what}, on network {self.btcli.network}."
         if self.dry_run:
+            self.say(what)
             return
         balance = self._balance()
         if balance < cost:
@@ -180,9 +182,7 @@ class Registrar:
                 code="insufficient_balance",
                 remedy=f"Send TAO to {self.report.coldkey} first",
             )
-        if not self.confirm(
-            f"{what}, on network {self.btcli.network}. Coldkey {self.btcli.name} has {balance:g} TAO."
-        ):
+        if not self.confirm(f"{what} Coldkey {self.btcli.name} has {balance:g} TAO."):
             raise Declined("nothing was sent: the cost was not confirmed")
 
     def _note(self, name: str, status: Status, detail: str, command: list[str] | None = None) -> None:
@@ -258,21 +258,20 @@ class Registrar:
             raise BtcliError(f"btcli gave no balance but {shown!r}", remedy="tensorage needs btcli 11.3")
         return float(figure.group(1).replace(",", ""))
 
-    def _write(self, name: str, detail: str, *arguments: str) -> dict[str, Any] | None:
-        """The receipt of one step, None when it is planned or was done already; both are noted here."""
+    def _write(self, name: str, detail: str, *arguments: str) -> None:
+        """Take one step and note how it ended; a dry run only notes its command."""
         command = self.btcli.writing(*arguments)
         if self.dry_run:
             self._note(name, "planned", detail, command)
-            return None
+            return
         try:
-            receipt = self.btcli.write(*arguments)
+            self.btcli.write(*arguments)
         except BtcliError as error:
             if error.code != ALREADY_EXISTS:
                 raise
             self._note(name, "already", detail, command)
-            return None
-        self._note(name, "done", detail, command)
-        return receipt
+        else:
+            self._note(name, "done", detail, command)
 
     def _create(self) -> int | str:
         command = ("subnets", "create")

@@ -13,6 +13,7 @@
     serving.py        publishing an axon
     writer.py         writing under one hotkey; extrinsics.py says truthfully what became of it
     convert.py        the SDK's values as our records; faults.py: its exceptions, sorted
+    btcli.py          the btcli program and how its answers are read, no SDK
     devnet/           a local chain behind the SDK's own Substrate seam
 
 Importing the SDK takes most of a second, so this module imports none of the above: `types` and `address` stay

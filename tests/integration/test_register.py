@@ -147,6 +147,7 @@ def test_a_dry_run_shows_the_commands_and_writes_neither_wallet_nor_chain(net: N
     before = net.neurons(1).keys()
     shown = run("register.py", "hotkey", *net.flags, "--wallet-name", "dry", "--stake", "2", "--dry-run")
     assert shown.returncode == 0, shown.stderr
+    assert "stakes 2 TAO" in shown.stdout.splitlines()[1]
     assert "subnets register --netuid 1 -n sqlite:///" in shown.stdout
     assert "stake add --netuid 1 --hotkey dry/default --amount-tao 2.000000000" in shown.stdout
     assert not (net.wallets / "dry").exists()
