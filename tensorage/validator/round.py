@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 import anyio
 
-from ..challenge import Challenge
 from ..chain.types import BlockRef, Metagraph, Neuron
+from ..challenge import Challenge
 from ..commitment import Commitment, Entry, SignedCommitment
 from ..errors import ChainError, ProofError, TensorageError
 from ..hashchain import check_link
@@ -109,7 +110,7 @@ class Rounds:
         await self._follow(metagraph, neurons, now)
         looks = await self._each(
             {
-                hotkey: self._looking(neuron, head.number, metagraph.tempo, now)
+                hotkey: partial(self._looking, neuron, head.number, metagraph.tempo, now)
                 for hotkey, neuron in neurons.items()
             }
         )
@@ -294,7 +295,7 @@ class Rounds:
                 targets[hotkey] = target
         judgements = await self._each(
             {
-                hotkey: self._challenging(neurons[hotkey], target.commitment, block, now)
+                hotkey: partial(self._challenging, neurons[hotkey], target.commitment, block, now)
                 for hotkey, target in targets.items()
             }
         )
@@ -358,20 +359,20 @@ class Rounds:
                 evidence=kept,
             )
 
-    async def _each(self, work: dict[str, Awaitable[T | None]]) -> dict[str, T]:
-        """Await all, a bounded number at once; what is None is left out."""
+    async def _each(self, work: dict[str, Callable[[], Awaitable[T | None]]]) -> dict[str, T]:
+        """Do all, a bounded number at once; what comes to None is left out."""
         limiter = anyio.CapacityLimiter(self._parameters.concurrency)
         results: dict[str, T] = {}
 
-        async def one(key: str, awaitable: Awaitable[T | None]) -> None:
+        async def one(key: str, job: Callable[[], Awaitable[T | None]]) -> None:
             async with limiter:
-                result = await awaitable
+                result = await job()
             if result is not None:
                 results[key] = result
 
         async with anyio.create_task_group() as group:
-            for key, awaitable in work.items():
-                group.start_soon(one, key, awaitable)
+            for key, job in work.items():
+                group.start_soon(one, key, job)
         return {key: results[key] for key in work if key in results}
 
 

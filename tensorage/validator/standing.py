@@ -280,14 +280,18 @@ def audit_passed(miner: Miner, now: int) -> Miner:
     return _with_credit(replace(miner, draw=None, audits_due=due, credited=credited, last_audit=now))
 
 
-def audit_unanswered(miner: Miner) -> Miner:
-    """The chunk roots did not come: no credit until they do."""
-    return _with_credit(replace(miner, credited=frozenset(), audits_due=max(1, miner.audits_due)))
+def audit_unanswered(miner: Miner, now: int) -> Miner:
+    """The chunk roots did not come: a miss, and no credit until they do."""
+    return _uncredited(replace(miner, standing=scoring.after_miss(miner.standing, now)))
 
 
 def audit_wrong(miner: Miner, now: int) -> Miner:
     """The chunk roots are not those of the committed sector: a wrong answer, and no credit."""
-    return audit_unanswered(replace(miner, standing=scoring.after_wrong(miner.standing, now)))
+    return _uncredited(replace(miner, standing=scoring.after_wrong(miner.standing, now)))
+
+
+def _uncredited(miner: Miner) -> Miner:
+    return _with_credit(replace(miner, credited=frozenset(), audits_due=max(1, miner.audits_due)))
 
 
 def _with_credit(miner: Miner) -> Miner:

@@ -1,0 +1,236 @@
+"""Seal audits: that what a miner keeps are the sealed bytes, and not others that it committed to.
+
+Rules. A sector is drawn with a block that is younger than our first sight of the commitment, among what waits
+for credit, or else among all; the draw is written down before the miner hears of it and stands until it is
+answered. Its chunk roots must lead to the committed sector root, and be those that sealing gives. Sealing
+takes seconds of a core, so there is a budget: what waits for credit comes first, then what was checked
+longest ago. A difference is sealed once more before it is called fraud: a bit of our own memory may have
+flipped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+import anyio
+
+from .. import seal
+from ..chain.types import BlockRef, Neuron
+from ..commitment import sector_root
+from ..receipts import Verdict, line
+from ..transport.dendrite import PeerError
+from . import rows, scoring, standing
+from .book import Book
+from .exchange import Exchange, failure
+from .judge import FAILURES, Attempt
+from .ledger import Evidence
+from .parameters import Parameters
+from .pool import SealingError, SealPool
+from .standing import Draw, Miner
+
+log = logging.getLogger(__name__)
+
+#: A miner of which nothing waits for credit is audited at most this often.
+STEADY_ROUNDS = 12
+#: Seconds of a core for a sector, until one was measured.
+FIRST_ESTIMATE = {seal.DEV.number: 0.1, seal.MAIN.number: 12.0}
+_ESTIMATE_STEP = 0.3
+
+
+def queue(miners: Iterable[Miner], passed: Collection[str], block: int, now: int) -> list[Miner]:
+    """The miners whose audit is due in this round, most urgent first.
+
+    Args:
+        passed: who answered this round's challenge; who did not is not asked for more.
+        block: height of the block to draw with.
+    """
+    due = [
+        miner
+        for miner in miners
+        if miner.hotkey in passed
+        and miner.listing
+        and not scoring.quarantined(miner.standing, now)
+        and (miner.draw is not None or block > _known_since(miner))
+        and (_urgent(miner) or now - miner.last_audit >= STEADY_ROUNDS)
+    ]
+    return sorted(due, key=lambda miner: (not _urgent(miner), miner.last_audit, miner.uid))
+
+
+def _urgent(miner: Miner) -> bool:
+    return miner.draw is not None or bool(miner.pending)
+
+
+def _known_since(miner: Miner) -> int:
+    said = miner.commitment.commitment.block_number if miner.commitment else 0
+    return max(said, miner.seen_block)
+
+
+@dataclass
+class Budget:
+    """Seconds of a core for audits: so many a round, saved up until one audit can be paid.
+
+    Attributes:
+        estimates: seconds of a core for a sector, by profile; corrected by what is measured.
+    """
+
+    seconds_a_round: float
+    left: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.estimates = dict(FIRST_ESTIMATE)
+
+    def begin(self) -> None:
+        """A new round."""
+        most = max(2 * self.seconds_a_round, *self.estimates.values())
+        self.left = min(most, self.left + self.seconds_a_round)
+
+    def take(self, profile: int) -> bool:
+        """Set aside the cost of one audit; False when there is not enough left."""
+        if self.seconds_a_round <= 0 or self.left < self.estimates[profile]:
+            return False
+        self.left -= self.estimates[profile]
+        return True
+
+    def spent(self, profile: int, seconds: float) -> None:
+        """Correct what was set aside by what it took."""
+        estimate = self.estimates[profile]
+        self.left += estimate - seconds
+        self.estimates[profile] = estimate + _ESTIMATE_STEP * (seconds - estimate)
+
+
+class Auditor:
+    """Does the audits of each round."""
+
+    def __init__(self, exchange: Exchange, book: Book, parameters: Parameters, pool: SealPool) -> None:
+        self._exchange = exchange
+        self._book = book
+        self._pool = pool
+        self._deadline = parameters.deadline
+        self._budget = Budget(parameters.audit_seconds)
+
+    async def run(self, peers: dict[str, Neuron], passed: Collection[str], block: BlockRef, now: int) -> int:
+        """Do what is due and paid for; the number of audits that came to a verdict.
+
+        Raises:
+            StorageError: the ledger cannot be written. SealingError: this machine cannot seal.
+        """
+        self._budget.begin()
+        chosen = []
+        for miner in queue(self._book.miners.values(), passed, block.number, now):
+            assert miner.commitment is not None
+            if not self._budget.take(miner.commitment.commitment.profile):
+                break
+            chosen.append(miner)
+        limiter = anyio.CapacityLimiter(self._pool.workers)
+        failures: list[SealingError] = []
+
+        async def one(miner: Miner) -> None:
+            async with limiter:
+                try:
+                    await self._audit(miner, peers[miner.hotkey], block, now)
+                except SealingError as error:
+                    failures.append(error)
+
+        async with anyio.create_task_group() as group:
+            for miner in chosen:
+                group.start_soon(one, miner)
+        if failures:
+            raise failures[0]
+        return len(chosen)
+
+    async def _audit(self, miner: Miner, peer: Neuron, block: BlockRef, now: int) -> None:
+        book = self._book
+        drawn = standing.with_draw(miner, book.identity.hotkey, block.number, block.hash, now)
+        if drawn.draw != miner.draw:
+            await book.save(drawn)
+        assert drawn.draw is not None
+        attempt, roots = await self._fetch(drawn, drawn.draw, peer)
+        if attempt is None:
+            attempt = await self._compare(drawn, drawn.draw, roots)
+        await self._record(drawn, drawn.draw, attempt, now)
+
+    async def _fetch(self, miner: Miner, draw: Draw, peer: Neuron) -> tuple[Attempt | None, list[bytes]]:
+        """The chunk roots of the drawn sector, or what was wrong with them."""
+        assert miner.commitment is not None
+        count = seal.profile(miner.commitment.commitment.profile).chunks
+        try:
+            try:
+                roots = await self._exchange.chunk_roots(peer, draw.sector, count)
+            except PeerError as error:
+                log.debug(
+                    "chunk roots are asked for once more hotkey=%s error=%r", miner.hotkey, error.message
+                )
+                roots = await self._exchange.chunk_roots(peer, draw.sector, count)
+        except PeerError as error:
+            attempt = failure(error)
+            return replace(attempt, reason=line(f"seal audit of sector {draw.sector}: {attempt.reason}")), []
+        if sector_root(roots) != miner.root_of(draw.sector):
+            reason = f"the chunk roots of sector {draw.sector} do not lead to the committed sector root"
+            return Attempt(Verdict.WRONG, "chunk-roots", reason, evidence=b"".join(roots)), roots
+        return None, roots
+
+    async def _compare(self, miner: Miner, draw: Draw, roots: list[bytes]) -> Attempt:
+        """Seal the drawn sector and compare.
+
+        Raises:
+            SealingError: this machine cannot seal, or not twice alike.
+        """
+        assert miner.commitment is not None
+        c = miner.commitment.commitment
+        identity = (c.genesis, c.netuid, c.miner, c.profile, draw.sector)
+        sealed, seconds = await self._pool.chunk_roots(*identity)
+        self._budget.spent(c.profile, seconds)
+        if sealed != roots:
+            again, more = await self._pool.chunk_roots(*identity)
+            self._budget.left -= more
+            if again != sealed:
+                raise SealingError(
+                    f"sector {draw.sector} was sealed twice and came out differently",
+                    remedy="Test this machine's memory",
+                )
+        evidence = b"".join(roots)
+        wrong = [number for number, root in enumerate(roots) if root != sealed[number]]
+        if wrong:
+            reason = (
+                f"{len(wrong)} of {len(roots)} chunks of sector {draw.sector} are not the sealed ones, "
+                f"the first is chunk {wrong[0]}"
+            )
+            return Attempt(Verdict.WRONG, "seal", reason, seconds, evidence=evidence)
+        reason = f"sector {draw.sector} was sealed again: all {len(roots)} chunks agree"
+        return Attempt(Verdict.PASSED, "", reason, seconds, evidence=evidence)
+
+    async def _record(self, miner: Miner, draw: Draw, attempt: Attempt, now: int) -> None:
+        kept: list[Evidence] = []
+        if attempt.verdict is Verdict.PASSED:
+            after = standing.audit_passed(miner, now)
+        elif attempt.verdict in FAILURES:
+            after = standing.audit_unanswered(miner, now)
+        else:
+            fraud = attempt.kind == "seal"
+            after = standing.caught(miner, now) if fraud else standing.audit_wrong(miner, now)
+            assert miner.commitment is not None
+            digest = miner.commitment.commitment.hash
+            kept = [Evidence("listing", rows.write_entries(miner.listing), digest)]
+            if attempt.evidence:
+                kept.append(Evidence.of("chunk-roots", attempt.evidence))
+        level = logging.INFO if attempt.verdict is Verdict.PASSED else logging.WARNING
+        log.log(
+            level,
+            "seal audit hotkey=%s uid=%d verdict=%s reason=%r",
+            miner.hotkey,
+            miner.uid,
+            attempt.verdict.word,
+            attempt.reason,
+        )
+        await self._book.record(
+            standing.noted(after, attempt.verdict, attempt.reason),
+            attempt,
+            about=miner.commitment,
+            block=BlockRef(draw.block_number, draw.block_hash),
+            now=draw.round,
+            hops=0,
+            sector=draw.sector,
+            evidence=kept,
+        )
