@@ -9,9 +9,15 @@ who counts), and what was given up on purpose is left out of the next commitment
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
 
-from ..commitment import Commitment, Entry
+from ..allocator.store import Store
+from ..commitment import Commitment, Entry, SignedCommitment
+from ..hashchain import Sign
+
+log = logging.getLogger(__name__)
 
 
 class Change(enum.Enum):
@@ -60,3 +66,64 @@ def may_commit(
     if change is Change.DAMAGED:
         return damaged_since is not None and head >= damaged_since + tempo
     return True
+
+
+class Committer:
+    """Makes commitments when they may be made.
+
+    Args:
+        store: a connection that nobody waits on while a commitment is written.
+        sign: signs with the miner's hotkey.
+        planning: held while the plan is being changed.
+        head, tempo: as known now, without I/O; the head is None before the first block was seen.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sign: Sign,
+        *,
+        planning: threading.Lock,
+        head: Callable[[], int | None],
+        tempo: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._sign = sign
+        self._planning = planning
+        self._head = head
+        self._tempo = tempo
+        self._damaged_since: int | None = None
+
+    def step(self) -> SignedCommitment | None:
+        """Commit if it is time to; the commitment made. Blocks on the disk: call it in a thread.
+
+        Raises:
+            StaleChainError: the tempo is not known at the moment.
+            StorageError: the database cannot be used.
+        """
+        head = self._head()
+        if head is None:
+            return None
+        with self._planning:
+            return self._commit(head)
+
+    def _commit(self, head: int) -> SignedCommitment | None:
+        newest = self._store.commitment()
+        committed = [] if newest is None else self._store.listing(newest.commitment.seq)
+        planned = {sector.index for sector in self._store.sectors()}
+        change = change_of(committed, self._store.entries(), planned)
+        if change is not Change.DAMAGED:
+            self._damaged_since = None
+        elif self._damaged_since is None:
+            self._damaged_since = head
+        last = newest.commitment if newest else None
+        if not may_commit(last, head, self._tempo(), change, self._damaged_since):
+            return None
+        signed = self._store.commit(self._sign, head)
+        if signed is not None:
+            c = signed.commitment
+            log.info(
+                "committed seq=%d sectors=%d bytes=%d block=%d why=%r",
+                *(c.seq, c.sector_count, c.size, c.block_number, change.value),
+            )
+        return signed

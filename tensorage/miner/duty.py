@@ -13,7 +13,9 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 
-from ..errors import TensorageError
+import anyio
+
+from ..errors import ChainError, TensorageError
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,10 @@ class Trouble:
         if self.failures == 1:
             self._since = time.monotonic()
         what = str(error.message if isinstance(error, TensorageError) else error) or type(error).__name__
-        if what != self._said:
-            self._said = what
+        # An outage of the chain words itself anew with every attempt.
+        cause = type(error).__name__ if isinstance(error, ChainError) else what
+        if cause != self._said:
+            self._said = cause
             remedy = error.remedy if isinstance(error, TensorageError) else ""
             log.warning("%s failed, and is tried again error=%r remedy=%r", self._duty, what, remedy)
         return retry_delay(self.failures)
@@ -61,14 +65,23 @@ class Trouble:
         self.failures, self._said = 0, ""
 
 
-async def repeat(duty: str, work: Callable[[], Awaitable[float]]) -> None:
-    """Do `work` until cancelled; it returns the seconds to wait until the next time."""
+async def repeat(
+    duty: str, work: Callable[[], Awaitable[float]], *, again: asyncio.Event | None = None
+) -> None:
+    """Do `work` until cancelled; it returns the seconds to wait until the next time.
+
+    Args:
+        again: once set, the next time is now, unless the last one failed.
+    """
     trouble = Trouble(duty)
+    again = again or asyncio.Event()
     while True:
         try:
             wait = await work()
         except FAILURES as error:
-            wait = trouble.failed(error)
+            await asyncio.sleep(trouble.failed(error))
         else:
             trouble.worked()
-        await asyncio.sleep(wait)
+            with anyio.move_on_after(wait):
+                await again.wait()
+            again.clear()

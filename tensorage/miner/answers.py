@@ -1,0 +1,112 @@
+"""Whether a challenge is answered, and the answer.
+
+    403  the caller has no validator permit          (the axon's admission)
+    400  no challenge, a stale block, another chain's block
+    404  not one of our newest two commitments
+    503  a sector that the walk leads to is damaged or its disk is away: said, and seen to
+
+The same challenge asked twice is answered twice. Reading and hashing are done in threads of their own, which
+nothing else uses; background work waits meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ..allocator.errors import DamagedSectorError
+from ..allocator.reader import CommittedReader, Reader
+from ..challenge import Challenge, answer
+from ..errors import RequestError, StorageError
+from ..hashchain import Sign
+from ..transport.axon import Call
+from ..transport.messages import ChallengeMessage
+from .blocks import Blocks, check_block
+from .duty import Trouble
+from .priority import Priority
+
+log = logging.getLogger(__name__)
+
+THREADS = 4
+
+T = TypeVar("T")
+
+
+class Answers:
+    """Answers challenges.
+
+    Args:
+        netuid, miner: ours; the miner is the public key.
+        on_damage: told on the event loop that a sector was quarantined.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        netuid: int,
+        miner: bytes,
+        sign: Sign,
+        blocks: Blocks,
+        priority: Priority,
+        on_damage: Callable[[], None],
+    ) -> None:
+        self._reader = reader
+        self._netuid = netuid
+        self._miner = miner
+        self._sign = sign
+        self._blocks = blocks
+        self._priority = priority
+        self._on_damage = on_damage
+        self._trouble = Trouble("reading for a challenge")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="answers")
+
+    async def challenge(self, call: Call) -> bytes:
+        """The raw answer to a challenge.
+
+        Raises:
+            RequestError: one of those above.
+        """
+        asked = call.json(ChallengeMessage)
+        with self._priority.answering():
+            try:
+                committed = await self._in_thread(self._reader.committed, asked.commitment)
+                if committed is None:
+                    raise RequestError(
+                        "unknown", f"commitment {asked.commitment.hex()} is not one of our newest two"
+                    )
+                check_block(committed.commitment, asked.block_number, self._blocks.head)
+                await self._blocks.check_hash(asked.block_number, asked.block_hash)
+                challenge = Challenge(
+                    block_hash=asked.block_hash,
+                    netuid=self._netuid,
+                    validator=call.caller.public_key,
+                    miner=self._miner,
+                    commitment_hash=asked.commitment,
+                    round=asked.round,
+                )
+                proof = await self._in_thread(self._answer, challenge, asked.hops, committed)
+            except DamagedSectorError as error:
+                log.warning("sector damaged sector=%d error=%r", error.index, str(error))
+                self._on_damage()
+                raise RequestError(
+                    "unready", f"sector {error.index} is damaged; it is being sealed again"
+                ) from error
+            except StorageError as error:
+                self._trouble.failed(error)
+                raise RequestError("unready", "our disk cannot be read at the moment") from error
+        self._trouble.worked()
+        return proof
+
+    def _answer(self, challenge: Challenge, hops: int, committed: CommittedReader) -> bytes:
+        return answer(challenge.nonce, hops, committed.commitment, committed.opening, self._sign)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def close(self) -> None:
+        """Let the threads end; what they do is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,85 @@
+"""The `miner` command: flags in, service out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from .. import config
+from ..chain.network import ChainSettings
+from ..chain.wallet import load_hotkey
+from .service import MinerService, MinerSettings, serve
+
+
+def build(service: type[MinerService]) -> typer.Typer:
+    """The command that runs a miner of that kind."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    def miner(
+        db_root_path: config.DbRootPath = [config.DEFAULT_DB_ROOT],  # noqa: B006 - typer copies it
+        size_in_gb: config.SizeInGb = config.DEFAULT_SIZE_IN_GB,
+        threshold: config.Threshold = None,
+        restart: config.Restart = False,
+        workers: config.Workers = None,
+        seconds_per_reallocate: Annotated[
+            float,
+            typer.Option(
+                "--seconds_per_reallocate",
+                "--seconds-per-reallocate",
+                min=1,
+                help="How often space is planned and shared among validators anew.",
+            ),
+        ] = config.DEFAULT_SECONDS_PER_REALLOCATE,
+        netuid: config.Netuid = None,
+        network: config.Network = config.DEFAULT_NETWORK,
+        chain_endpoint: config.ChainEndpoint = None,
+        wallet_name: config.WalletName = "default",
+        wallet_hotkey: config.WalletHotkey = "default",
+        wallet_path: config.WalletPath = config.DEFAULT_WALLET_PATH,
+        axon_port: config.AxonPort = config.DEFAULT_AXON_PORT,
+        axon_external_ip: config.AxonExternalIp = None,
+        axon_external_port: config.AxonExternalPort = None,
+        profile: Annotated[
+            int | None,
+            typer.Option("--profile", min=0, max=1, help="Size of sectors.", show_default="1; 0 on a devnet"),
+        ] = None,
+        logging_debug: config.LoggingDebug = False,
+        logging_trace: config.LoggingTrace = False,
+        logging_dir: config.LoggingDir = config.DEFAULT_LOGGING_DIR,
+        metrics_port: config.MetricsPort = 0,
+        config_file: config.Config = None,
+    ) -> None:
+        """Keep sealed sectors, prove it to validators, and fill what is missing meanwhile.
+
+        Example: tensorage miner --netuid 7 --wallet.name miner --size_in_gb 500 --axon.port 8091
+        """
+        config.setup_logging(config.LogSettings(logging_debug, logging_trace, logging_dir), "miner")
+        settings = MinerSettings(
+            chain=ChainSettings(network, chain_endpoint, config.netuid_of(network, netuid, chain_endpoint)),
+            roots=tuple(path.expanduser() for path in db_root_path),
+            size_in_gb=size_in_gb,
+            threshold=threshold,
+            restart=restart,
+            workers=workers,
+            seconds_per_reallocate=seconds_per_reallocate,
+            profile=profile,
+            port=axon_port,
+            external_ip=axon_external_ip,
+            external_port=axon_external_port,
+            metrics_port=metrics_port,
+        )
+        hotkey = load_hotkey(wallet_name, wallet_hotkey, str(wallet_path))
+        asyncio.run(serve(service(settings, hotkey)))
+
+    return app
+
+
+app = build(MinerService)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return config.run(app, arguments, program="tensorage miner")

@@ -1,0 +1,316 @@
+"""The miner's service: puts the parts together, starts and ends them.
+
+At the start everything that the operator must put right is an error and ends the command: the chain cannot be
+reached, the hotkey is not registered, the port is taken, the database is another's. From then on nothing
+ends it but a signal: what fails is logged once with its remedy and tried again (`duty`). SIGTERM stops the
+sealing workers, lets answers finish, and is over within 5 seconds. State is on disk after every step, so a
+process that is killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..allocator.layout import Identity
+from ..allocator.plan import Headroom, Target
+from ..allocator.reader import Reader
+from ..allocator.store import Store
+from ..allocator.upkeep import drop
+from ..chain.client import Chain
+from ..chain.network import ChainSettings, Opener, open_chain
+from ..chain.types import Endpoint
+from ..chain.wallet import Hotkey
+from ..errors import ChainError, StaleChainError, UsageError
+from ..seal import DEV, MAIN
+from ..transport.axon import Axon
+from ..transport.dendrite import Dendrite
+from ..transport.metrics import Metrics
+from ..transport.nonces import SqliteNonceStore
+from .answers import Answers
+from .blocks import Blocks
+from .commits import Committer
+from .duty import repeat
+from .fill import Filler
+from .priority import Priority
+from .routes import Routes
+from .selfcheck import check_reachable, external_endpoint
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - peers must reach it
+DRAIN_SECONDS = 2.0
+_METAGRAPH_BLOCKS = 5  # how often the metagraph is refreshed
+_SELFCHECK_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class MinerSettings:
+    """What an operator can set; see operators.md for the flags.
+
+    Attributes:
+        roots: directories on the disks to use; the database is on the first.
+        threshold: share of the free space to fill, instead of `size_in_gb`.
+        headroom: what stays free on each disk.
+        restart: drop what is there first.
+        profile: number of the sector profile; None for the network's own.
+        external_port: None for the port that is listened on.
+    """
+
+    chain: ChainSettings
+    roots: tuple[Path, ...]
+    size_in_gb: float
+    threshold: float | None = None
+    headroom: Headroom = field(default_factory=Headroom)
+    restart: bool = False
+    workers: int | None = None
+    seconds_per_reallocate: float = 600.0
+    profile: int | None = None
+    host: str = ANY_ADDRESS
+    port: int = 8091
+    external_ip: str | None = None
+    external_port: int | None = None
+    metrics_port: int = 0
+
+
+def profile_of(number: int | None, *, local: bool) -> int:
+    """The sector profile to use.
+
+    Raises:
+        UsageError: the one for tests, on a network where others would believe in it.
+    """
+    if number is None:
+        return (DEV if local else MAIN).number
+    if number == DEV.number and not local:
+        raise UsageError(
+            f"profile {DEV.number} proves nothing, so it is for a devnet only",
+            remedy="Leave --profile out",
+        )
+    return number
+
+
+class MinerService:
+    """A miner. `run` it once.
+
+    Args:
+        settings: from the command line.
+        hotkey: signs commitments, answers and the axon record.
+        opener: makes the SDK's access to the chain.
+
+    Attributes:
+        endpoint: what is published, None before the axon listens.
+        store: the miner's database, None before it is open.
+    """
+
+    def __init__(self, settings: MinerSettings, hotkey: Hotkey, *, opener: Opener = open_chain) -> None:
+        self.settings = settings
+        self.hotkey = hotkey
+        self.endpoint: Endpoint | None = None
+        self.store: Store | None = None
+        self._opener = opener
+        self._unready: str | None = "starting"
+        # What waits for the disk: one thread for the loops, apart from those that answer.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loops")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set.
+
+        Raises:
+            UsageError: something that the operator must put right first.
+        """
+        settings = self.settings
+        local = settings.chain.is_devnet
+        profile = profile_of(settings.profile, local=local)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._thread.shutdown, wait=False, cancel_futures=True)
+            chain = await stack.enter_async_context(Chain(settings.chain, self.hotkey, opener=self._opener))
+            neuron = await _required(chain.require_registered())
+            identity = Identity(chain.genesis_hash, settings.chain.netuid, self.hotkey.public_key, profile)
+            if settings.restart:
+                dropped = await self._in_thread(lambda: drop(settings.roots, identity.directory_name))
+                log.info("dropped files=%d", dropped)
+            filler = await self._in_thread(
+                lambda: Filler.open(
+                    settings.roots,
+                    identity,
+                    target=Target.of(settings.size_in_gb, settings.threshold),
+                    headroom=settings.headroom,
+                    workers=settings.workers,
+                    every=settings.seconds_per_reallocate,
+                )
+            )
+            stack.push_async_callback(filler.close)
+            self.store = store = filler.store
+            await self._in_thread(lambda: self.prepare(store))
+            reading = await self._in_thread(lambda: Store(store.path, identity))
+            stack.callback(reading.close)
+            reader = await self._in_thread(lambda: self.make_reader(reading))
+            stack.callback(reader.close)
+
+            blocks = Blocks(chain.block_hash)
+            blocks.saw((await chain.metagraph(max_age=60)).block)
+            answers = Answers(
+                reader,
+                netuid=identity.netuid,
+                miner=identity.hotkey,
+                sign=self.hotkey.sign,
+                blocks=blocks,
+                priority=Priority(filler.pause, filler.resume),
+                on_damage=filler.wake,
+            )
+            stack.callback(answers.close)
+            routes = Routes(reading, answers)
+            stack.callback(routes.close)
+            metrics = Metrics()
+            axon = await self._start_axon(stack, chain, routes, metrics, store.path.parent)
+            metrics.serve(settings.metrics_port)
+            self.endpoint = external_endpoint(
+                settings.external_ip, settings.external_port or axon.port, local=local
+            )
+            committer = Committer(
+                store,
+                self.hotkey.sign,
+                planning=filler.planning,
+                head=lambda: blocks.head,
+                tempo=lambda: chain.metagraph_now().tempo,
+            )
+            log.info(
+                "miner serves uid=%d hotkey=%s netuid=%d axon=%s data=%s",
+                *(neuron.uid, self.hotkey.ss58, identity.netuid, self.endpoint, store.path.parent),
+            )
+            await self._work(stop, chain, axon, blocks, committer, filler)
+
+    def prepare(self, store: Store) -> None:
+        """Called once, before anything is served."""
+
+    def make_reader(self, store: Store) -> Reader:
+        """What opens leaves for challenges."""
+        return Reader(store)
+
+    async def _start_axon(
+        self, stack: AsyncExitStack, chain: Chain, routes: Routes, metrics: Metrics, directory: Path
+    ) -> Axon:
+        nonces = await self._in_thread(lambda: SqliteNonceStore(directory / "nonces.sqlite"))
+        stack.callback(nonces.close)
+
+        def ready() -> str | None:
+            try:
+                if chain.metagraph_now().by_hotkey(self.hotkey.ss58) is None:
+                    return "not registered"
+            except StaleChainError as error:
+                return error.message
+            return self._unready
+
+        axon = Axon(
+            self.hotkey.ss58,
+            role="miner",
+            host=self.settings.host,
+            port=self.settings.port,
+            metagraph=chain.metagraph_now,
+            nonces=nonces,
+            ready=ready,
+            metrics=metrics,
+        )
+        routes.attach(axon)
+        await axon.start()
+        stack.push_async_callback(axon.drain, DRAIN_SECONDS)
+        return axon
+
+    async def _work(
+        self,
+        stop: asyncio.Event,
+        chain: Chain,
+        axon: Axon,
+        blocks: Blocks,
+        committer: Committer,
+        filler: Filler,
+    ) -> None:
+        """Run the duties until `stop` is set, or one of them fails by a mistake of ours."""
+        endpoint = self.endpoint
+        assert endpoint is not None
+        block_time = chain.block_time
+        published = asyncio.Event()
+
+        async def commit() -> float:
+            if await self._in_thread(committer.step) is not None:
+                self._unready = None
+            return min(12.0, max(0.5, block_time))
+
+        async def publish() -> float:
+            await chain.require_registered()
+            await chain.serve_axon(endpoint)
+            published.set()
+            return self.settings.seconds_per_reallocate
+
+        async def check() -> float:
+            await published.wait()
+            async with Dendrite(self.hotkey, allow_private=True) as dendrite:
+                await check_reachable(dendrite, self.hotkey.ss58, endpoint)
+            return _SELFCHECK_SECONDS
+
+        async def partition() -> float:
+            metagraph = chain.metagraph_now()
+            await self._in_thread(lambda: filler.partition(metagraph))
+            return self.settings.seconds_per_reallocate
+
+        self._unready = None
+        await until(
+            stop,
+            {
+                "following the chain": blocks.follow(chain.heads()),
+                "refreshing the metagraph": chain.keep_fresh(max(1.0, _METAGRAPH_BLOCKS * block_time)),
+                "committing": repeat("committing", commit),
+                "publishing the axon": repeat("publishing the axon", publish),
+                "the check of our own axon": repeat("the check of our own axon", check),
+                "sharing space among validators": repeat("sharing space among validators", partition),
+                "filling": filler.run(),
+            },
+        )
+        log.info("miner stops hotkey=%s", self.hotkey.ss58)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+async def _required(registered: Coroutine[Any, Any, T]) -> T:
+    """What a chain that answers at the start must tell."""
+    try:
+        return await registered
+    except ChainError as error:
+        raise UsageError(error.message, remedy=error.remedy) from error
+
+
+async def until(stop: asyncio.Event, duties: dict[str, Coroutine[Any, Any, None]]) -> None:
+    """Run duties, which never end, until `stop` is set; one that fails ends all, and its error is raised."""
+    tasks = [asyncio.create_task(duty, name=name) for name, duty in duties.items()]
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopped}:
+            task.result()
+    finally:
+        for task in (*tasks, stopped):
+            task.cancel()
+        await asyncio.gather(*tasks, stopped, return_exceptions=True)
+
+
+async def serve(service: MinerService) -> None:
+    """Run a service until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await service.run(stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

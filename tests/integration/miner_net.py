@@ -1,0 +1,166 @@
+"""Miners on a devnet for tests: one inside the test's event loop, or one as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from chain_net import eventually
+
+from tensorage.chain.auth import verify
+from tensorage.chain.network import open_chain
+from tensorage.chain.wallet import Hotkey
+from tensorage.challenge import Challenge, max_answer_size, verify_answer
+from tensorage.miner.service import MinerService, MinerSettings
+from tensorage.transport.dendrite import Dendrite
+from tensorage.transport.messages import ChallengeMessage
+
+MINER, OTHER, VALIDATOR = (Hotkey.from_uri(uri) for uri in ("//M1", "//M2", "//V"))
+SECTOR = 4 << 20
+HOPS = 8
+
+
+def settings(net, root: Path, sectors: int, **changes) -> MinerSettings:
+    return MinerSettings(
+        **{
+            "chain": net.settings,
+            "roots": (root,),
+            "size_in_gb": sectors * SECTOR / (1 << 30),
+            "workers": 1,
+            "seconds_per_reallocate": 1.0,
+            "host": "127.0.0.1",
+            "port": 0,
+            **changes,
+        }
+    )
+
+
+@asynccontextmanager
+async def mining(net, root: Path, sectors: int, *, key: Hotkey = MINER, opener=open_chain, **changes):
+    """A miner that serves; ends with the block."""
+    service = MinerService(settings(net, root, sectors, **changes), key, opener=opener)
+    stop = asyncio.Event()
+    task = asyncio.create_task(service.run(stop))
+    try:
+        await eventually(lambda: service.endpoint is not None or task.done())
+        if task.done():
+            task.result()
+        yield service
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 5)
+
+
+class Asker:
+    """A validator's side of the protocol, against one miner."""
+
+    def __init__(self, net, chain, hotkey: Hotkey = VALIDATOR, miner: Hotkey = MINER) -> None:
+        self.net = net
+        self.chain = chain
+        self.hotkey = hotkey
+        self.miner = miner
+        self.dendrite = Dendrite(hotkey, allow_private=True)
+        self._round = 0
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.dendrite.aclose()
+
+    async def neuron(self):
+        return (await self.chain.metagraph(max_age=0)).by_hotkey(self.miner.ss58)
+
+    async def commitment(self, seq: int | None = None):
+        message = await self.dendrite.commitment(await self.neuron(), seq)
+        signed = message.signed(
+            genesis=self.chain.genesis_hash, netuid=self.chain.netuid, miner=self.miner.public_key
+        )
+        signed.check(verify)
+        return signed.commitment
+
+    async def committed(self, sectors: int, seconds: float = 30.0):
+        """The newest commitment, once it is to so many sectors."""
+
+        async def whole():
+            with suppress(Exception):
+                return (await self.commitment()).sector_count == sectors
+            return False
+
+        await eventually(whole, seconds)
+        return await self.commitment()
+
+    async def message(self, about, **changes) -> ChallengeMessage:
+        """A challenge about the newest block, as soon as there is one above the commitment's."""
+        head = await self.chain.head()
+        while head.number <= about.block_number:
+            await asyncio.sleep(0.02)
+            head = await self.chain.head()
+        self._round += 1
+        fields = {
+            "commitment": about.hash,
+            "block_number": head.number,
+            "block_hash": head.hash,
+            "round": self._round,
+            "hops": HOPS,
+        }
+        return ChallengeMessage(**{**fields, **changes})
+
+    async def put(self, commitment, message: ChallengeMessage) -> bytes:
+        """The raw answer, whatever it is worth."""
+        answer, _ = await self.dendrite.challenge(
+            await self.neuron(),
+            message,
+            max_bytes=max_answer_size(commitment, message.hops),
+            deadline=10,
+        )
+        return answer
+
+    def verified(self, commitment, message: ChallengeMessage, answer: bytes):
+        """The walk that an answer proves."""
+        challenge = Challenge(
+            message.block_hash,
+            self.chain.netuid,
+            self.hotkey.public_key,
+            self.miner.public_key,
+            message.commitment,
+            message.round,
+        )
+        return verify_answer(challenge.nonce, message.hops, commitment, answer, verify)
+
+    async def prove(self, commitment, **changes):
+        message = await self.message(commitment, **changes)
+        return self.verified(commitment, message, await self.put(commitment, message))
+
+
+def flags(net, root: Path, wallets: Path, sectors: int, *extra: str) -> list[str]:
+    """The command line of a miner on the devnet."""
+    return [
+        f"--subtensor.network={net.endpoint}",
+        f"--netuid={net.settings.netuid}",
+        "--wallet.name=m",
+        f"--wallet.path={wallets}",
+        f"--db_root_path={root}",
+        f"--size_in_gb={sectors * SECTOR / (1 << 30)}",
+        "--workers=1",
+        "--axon.port=0",
+        f"--logging.logging_dir={root / 'logs'}",
+        *extra,
+    ]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """`tensorage miner` as a process; what it says on stderr is read by the caller."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tensorage", "miner", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
