@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import config
+from ..allocator.plan import Headroom
 from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
+from ..errors import UsageError
 from .service import MinerService, MinerSettings, serve
 
 
@@ -22,7 +27,14 @@ def build(service: type[MinerService]) -> typer.Typer:
         db_root_path: config.DbRootPath = [config.DEFAULT_DB_ROOT],  # noqa: B006 - typer copies it
         size_in_gb: config.SizeInGb = config.DEFAULT_SIZE_IN_GB,
         threshold: config.Threshold = None,
+        headroom: Annotated[
+            str, typer.Option("--headroom", help="What stays free on each disk: 10%, or a number of GiB.")
+        ] = "5%",
         restart: config.Restart = False,
+        disable_prompt: Annotated[
+            bool,
+            typer.Option("--disable_prompt", "--disable-prompt", help="Ask nothing.", show_default=False),
+        ] = False,
         workers: config.Workers = None,
         seconds_per_reallocate: Annotated[
             float,
@@ -62,6 +74,7 @@ def build(service: type[MinerService]) -> typer.Typer:
             roots=tuple(path.expanduser() for path in db_root_path),
             size_in_gb=size_in_gb,
             threshold=threshold,
+            headroom=Headroom.parse(headroom),
             restart=restart,
             workers=workers,
             seconds_per_reallocate=seconds_per_reallocate,
@@ -71,6 +84,8 @@ def build(service: type[MinerService]) -> typer.Typer:
             external_port=axon_external_port,
             metrics_port=metrics_port,
         )
+        if restart and not disable_prompt:
+            _confirm_restart(settings.roots)
         hotkey = load_hotkey(wallet_name, wallet_hotkey, str(wallet_path))
         asyncio.run(serve(service(settings, hotkey)))
 
@@ -78,6 +93,22 @@ def build(service: type[MinerService]) -> typer.Typer:
 
 
 app = build(MinerService)
+
+
+def _confirm_restart(roots: Sequence[Path]) -> None:
+    """Ask before everything is dropped.
+
+    Raises:
+        UsageError: nobody is there to ask.
+        typer.Abort: the answer was no.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "--restart drops the database and asks first, and nobody is there to ask",
+            remedy="Give --disable_prompt too",
+        )
+    where = ", ".join(str(root) for root in roots)
+    typer.confirm(f"Drop this miner's database and all its sectors under {where}?", abort=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,170 @@
+"""`tensorage miner` as a process: how it ends, what survives, and what it says about bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from chain_net import Net, eventually, permitted
+from miner_net import VALIDATOR, Asker, flags, start
+
+from tensorage.chain.devnet import faucet
+from tensorage.chain.wallet import load_hotkey
+
+LEAVES_WITHIN = 5.0
+
+
+@pytest.fixture
+async def net(tmp_path):
+    async with Net(tmp_path / "devnet.sqlite").producing(every=0.1) as net:
+        await net.populate()
+        wallet = faucet.open_wallet("m", "default", tmp_path / "wallets", create=True)
+        async with faucet.client(net.path) as client:
+            await faucet.register(client, wallet, net.settings.netuid)
+        async with net.chain() as chain:
+            await permitted(chain, VALIDATOR)
+        yield net
+
+
+@pytest.fixture
+async def chain(net):
+    async with net.chain() as chain:
+        yield chain
+
+
+@pytest.fixture
+def hotkey(tmp_path, net):
+    return load_hotkey("m", "default", str(tmp_path / "wallets"))
+
+
+def sealed(root: Path) -> int:
+    """How many sectors the database of a miner calls sealed."""
+    for path in root.glob("sn*/miner.sqlite"):
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        try:
+            return db.execute("SELECT count(*) FROM sectors WHERE state = 'sealed'").fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0
+        finally:
+            db.close()
+    return 0
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(pid) for file in children for pid in file.read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def finish(process: subprocess.Popen, seconds: float = 20.0) -> str:
+    """What it said on stderr; it must have ended by then."""
+    _, said = process.communicate(timeout=seconds)
+    return said
+
+
+async def test_sigterm_ends_a_miner_within_five_seconds_also_while_it_seals(net, tmp_path):
+    root = tmp_path / "disk"
+    process = start(flags(net, root, tmp_path / "wallets", 500))
+    try:
+        await eventually(lambda: sealed(root) >= 2 or process.poll() is not None, 60)
+        workers = workers_of(process)
+        assert process.poll() is None and workers
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said = await asyncio.to_thread(finish, process)
+        assert time.monotonic() - began < LEAVES_WITHIN
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+        assert all(gone(worker) for worker in workers)
+        count = sealed(root)
+        assert len(list(root.rglob("*.sector"))) in (count, count + 1)
+    finally:
+        process.kill()
+
+
+async def test_a_killed_miner_goes_on_with_its_chain_of_commitments(net, chain, hotkey, tmp_path):
+    root, wallets = tmp_path / "disk", tmp_path / "wallets"
+    process = start(flags(net, root, wallets, 3))
+    async with Asker(net, chain, miner=hotkey) as validator:
+        try:
+            first = await validator.committed(3, 60)
+            process.kill()
+            process = start(flags(net, root, wallets, 400))
+            await eventually(lambda: sealed(root) > 6 or process.poll() is not None, 60)
+            process.kill()  # while it seals
+            assert process.poll() is None or process.wait() is not None
+            process.communicate()
+            count = sealed(root)
+            process = start(flags(net, root, wallets, count))
+            second = await validator.committed(count, 60)
+            assert second.seq > first.seq
+            chained = second
+            while chained.seq > first.seq + 1:
+                before = await validator.commitment(chained.seq - 1)
+                assert before.hash == chained.prev_hash
+                chained = before
+            assert chained.prev_hash == first.hash
+            await validator.prove(second)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+async def test_every_wrong_start_is_one_line_with_its_remedy_and_exit_code_2(net, tmp_path):
+    wallets = tmp_path / "wallets"
+    faucet.open_wallet("stranger", "default", wallets, create=True)
+    blocked = tmp_path / "file"
+    blocked.write_text("no directory")
+    newer = tmp_path / "newer"
+    probe = start(flags(net, newer, wallets, 1))
+    await eventually(lambda: sealed(newer) == 1 or probe.poll() is not None, 60)
+    probe.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(finish, probe)
+    (database,) = newer.glob("sn*/miner.sqlite")
+    with sqlite3.connect(database) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        here = tmp_path / "disk"
+        cases = [
+            (["--wallet.name=nobody"], here, "no hotkey at", "btcli wallet create -w nobody"),
+            (["--wallet.name=stranger"], here, "is not registered", "tensorage devnet register"),
+            ([f"--axon.port={port}"], here, f"port {port} is in use", "--axon.port"),
+            (["--size_in_gb=0.001"], here, "one sector has", "Ask for a sector"),
+            (["--headroom=100000"], here, "no room for one sector", "Free space"),
+            ([], blocked / "sub", "cannot be used", "--db_root_path"),
+            ([], newer, "of version 99", "--restart"),
+            (
+                [f"--subtensor.network=sqlite://{tmp_path}/no.sqlite"],
+                here,
+                "no.sqlite",
+                "tensorage devnet up",
+            ),
+            (["--axon.external_ip=here"], here, "'here' is no address", "--axon.external_ip"),
+        ]
+        for extra, root, what, remedy in cases:
+            process = start(
+                flags(net, root, wallets, 1, f"--logging.logging_dir={tmp_path / 'logs'}", *extra)
+            )
+            said = await asyncio.to_thread(finish, process, 60)
+            errors = [line for line in said.splitlines() if line.startswith("error: ")]
+            assert process.returncode == 2, (extra, said)
+            assert "Traceback" not in said
+            (line,) = errors
+            assert what in line and remedy in line, (extra, line)
