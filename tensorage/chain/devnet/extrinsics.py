@@ -10,6 +10,7 @@ extrinsic of period P that was signed at block b may be included until block b +
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -19,6 +20,8 @@ from bittensor import sp_core
 from .calls import SPEC_VERSION, Call, decode, encode
 
 PREFIX = b"devnet/1\n"
+_FIELDS = {"call", "signer", "signature", "crypto", "era", "nonce", "spec", "tip"}
+_SIGNATURE = re.compile("0x[0-9a-f]{128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ def decode_extrinsic(data: bytes) -> Extrinsic:
         raise ValueError("no extrinsic of a devnet")
     try:
         body = json.loads(data[len(PREFIX) :])
+        if set(body) != _FIELDS or not _SIGNATURE.fullmatch(body["signature"]):
+            raise ValueError("an extrinsic with other fields")  # noqa: TRY301 - one error for all that is malformed
         era = body["era"]
         extrinsic = Extrinsic(
             call=decode(body["call"]),
@@ -134,4 +139,6 @@ def decode_extrinsic(data: bytes) -> Extrinsic:
         raise ValueError(f"no extrinsic of a devnet: {error!r}") from error
     if extrinsic.nonce < 0 or extrinsic.tip < 0 or body["spec"] != SPEC_VERSION:
         raise ValueError("an extrinsic of another runtime")
+    if encode(body) != data[len(PREFIX) :]:
+        raise ValueError("an extrinsic that is not in its canonical form")  # or one signature had many hashes
     return extrinsic
