@@ -22,7 +22,7 @@ from .errors import UsageError
 
 #: Subcommand -> (module, its typer app, one line of help).
 COMMANDS = {
-    "allocate": ("tensorage.allocator.command", "app", "Fill disks with sealed sectors."),
+    "allocate": ("tensorage.allocate", "app", "Fill disks with sealed sectors."),
     "conformance": ("tensorage.cli", "conformance_app", "Print the protocol's test vector for an input."),
     "devnet": ("tensorage.demo.command", "app", "A local chain, and the whole subnet on it."),
     "miner": ("tensorage.miner.command", "app", "Keep sectors and answer challenges."),

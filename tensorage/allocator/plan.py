@@ -251,14 +251,14 @@ def _wanted(profile: Profile, disks: Sequence[Disk], held: Sequence[Held], targe
         if (wanted := int(target.share * space) // profile.size) or not target.share:
             return wanted
         raise NoSpaceError(
-            f"--threshold {target.share} of the {_gib(space)} that are free or ours is less than one sector "
-            f"of {_gib(profile.size)}",
+            f"--threshold {target.share} of the {size_text(space)} that are free or ours is less than "
+            f"one sector of {size_text(profile.size)}",
             remedy="Free space, name another disk with --db_root_path, or raise the threshold",
         )
     size = target.size or 0
     if 0 < size < profile.size:
         raise UsageError(
-            f"--size_in_gb asks for {_gib(size)}, one sector has {_gib(profile.size)}",
+            f"--size_in_gb asks for {size_text(size)}, one sector has {size_text(profile.size)}",
             remedy="Ask for a sector or more",
         )
     return size // profile.size
@@ -312,15 +312,17 @@ def _disk_plans(
 
 def _no_room(profile: Profile, plan: Plan) -> NoSpaceError:
     where = "; ".join(
-        f"{d.disk.directory.parent} has {_gib(d.disk.free)} free, of which {_gib(d.headroom)} stay free"
+        f"{d.disk.directory.parent} has {size_text(d.disk.free)} free, "
+        f"of which {size_text(d.headroom)} stay free"
         for d in plan.disks
         if d.disk.named
     )
     return NoSpaceError(
-        f"no room for one sector of {_gib(profile.size)}: {where}",
+        f"no room for one sector of {size_text(profile.size)}: {where}",
         remedy="Free space, name another disk with --db_root_path, or lower --headroom",
     )
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
+def size_text(size: int) -> str:
+    """Bytes as people read them: 1.50 GiB, 4 MiB."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:g} MiB"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import StorageError, UsageError
@@ -53,6 +54,7 @@ MIGRATIONS = (
         seq           INTEGER PRIMARY KEY,
         hash          BLOB    NOT NULL UNIQUE,
         prev_hash     BLOB    NOT NULL,
+        profile       INTEGER NOT NULL,
         sector_count  INTEGER NOT NULL,
         capacity_root BLOB    NOT NULL,
         block_number  INTEGER NOT NULL,
@@ -74,6 +76,14 @@ MIGRATIONS = (
 )
 VERSION = len(MIGRATIONS)
 
+_WIPE = (
+    "DELETE FROM committed",
+    "DELETE FROM chunks",
+    "DELETE FROM sectors",
+    "DELETE FROM quotas",
+    "DELETE FROM disks",
+    "DELETE FROM identity",
+)
 _RESTART = "--restart drops it and starts over"
 
 
@@ -184,6 +194,34 @@ def read_identity(path: Path) -> Identity | None:
         raise UsageError(f"database {path} is damaged: {error}", remedy=_RESTART.capitalize()) from error
     finally:
         db.close()
+
+
+def wipe(path: Path, identity: Identity) -> bool:
+    """Empty a database and give it to `identity`; the caller has it alone.
+
+    The signed chain of commitments stays where it is the same miner's: to number anew would be to sign a
+    second commitment with a number that validators know, which is their proof of fraud.
+
+    Returns:
+        False when the file cannot be used; it is as it was.
+    """
+    try:
+        db = connect(path)
+    except UsageError:
+        return False
+    try:
+        with transaction(db):
+            known = identity_of(db)
+            for statement in _WIPE:
+                db.execute(statement)
+            if known is None or replace(known, profile=identity.profile) != identity:
+                db.execute("DELETE FROM commitments")
+        db.execute("VACUUM")
+    except (sqlite3.Error, ValueError):
+        return False
+    finally:
+        db.close()
+    return True
 
 
 def identity_of(db: sqlite3.Connection) -> Identity | None:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -278,15 +278,17 @@ class Store:
             else:
                 last = newest.commitment
                 new = next_commitment(last, entries, max(block_number, last.block_number))
-                if new.capacity_root == last.capacity_root:
+                new = replace(new, profile=who.profile)
+                if (new.capacity_root, new.profile) == (last.capacity_root, last.profile):
                     return None
             signed = SignedCommitment(new, sign(new.hash))
             db.execute(
-                "INSERT INTO commitments VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO commitments VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.seq,
                     new.hash,
                     new.prev_hash,
+                    new.profile,
                     new.sector_count,
                     new.capacity_root,
                     new.block_number,
@@ -362,13 +364,13 @@ def _commitment(
 ) -> SignedCommitment | None:
     """The newest commitment of those asked for."""
     row = db.execute(
-        "SELECT seq, prev_hash, sector_count, capacity_root, block_number, signature FROM commitments "
-        "WHERE (?1 IS NULL OR seq = ?1) AND (?2 IS NULL OR hash = ?2) ORDER BY seq DESC LIMIT 1",
+        "SELECT seq, prev_hash, profile, sector_count, capacity_root, block_number, signature "
+        "FROM commitments WHERE (?1 IS NULL OR seq = ?1) AND (?2 IS NULL OR hash = ?2) ORDER BY seq DESC LIMIT 1",
         (seq, hash),
     ).fetchone()
     if row is None:
         return None
-    seq, prev_hash, sector_count, root, block_number, signature = row
+    seq, prev_hash, profile, sector_count, root, block_number, signature = row
     who = identity
     return SignedCommitment(
         Commitment(
@@ -377,7 +379,7 @@ def _commitment(
             who.hotkey,
             seq,
             prev_hash,
-            who.profile,
+            profile,
             sector_count,
             root,
             block_number,

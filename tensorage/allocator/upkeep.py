@@ -15,20 +15,17 @@ planned anew.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError, UsageError
-from . import disks, locks, machine
+from . import disks, locks, machine, schema
 from .layout import DATABASE, DISK_ID, SECTORS, Identity, parse_sector_path, sector_path
 from .plan import Headroom, Held, Plan, Target, make_plan
 from .sealing import Control, Job, Observer, Progress, Supervisor
 from .store import Sector, Store
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,7 @@ class DataDirectory:
             StorageError: workers keep dying, or a disk or the database cannot be written.
         """
         jobs = []
-        for row in self.unsealed():
+        for row in sorted(self.unsealed(), key=lambda row: row.state != "quarantined"):
             row.path.unlink(missing_ok=True)  # of a damaged one: its bytes are worth nothing
             jobs.append(Job(row.index, row.path, seal=True))
 
@@ -195,9 +192,17 @@ class DataDirectory:
         return self._run(jobs, workers, control, observer, on_nodes, on_damaged)
 
     def verify(
-        self, workers: int | None = None, control: Control | None = None, observer: Observer = _ignore
+        self,
+        workers: int | None = None,
+        control: Control | None = None,
+        observer: Observer = _ignore,
+        *,
+        only: Collection[int] | None = None,
     ) -> list[Damage]:
         """Read every sealed sector and compare it with its stored tree; quarantine those that differ.
+
+        Args:
+            only: the sectors to read; all by default.
 
         Raises:
             StorageError: workers keep dying, or a disk or the database cannot be read.
@@ -207,14 +212,17 @@ class DataDirectory:
 
         def on_damaged(job: Job, why: str) -> None:
             if self.store.quarantine(job.index, why):
-                log.warning("sector damaged sector=%d file=%s reason=%r", job.index, job.path, why)
                 found.append(Damage(rows[job.index], why))
 
         def on_nodes(job: Job, nodes: bytes) -> None:
             if nodes != b"".join(self.store.nodes(job.index)):
                 on_damaged(job, "has bytes that are not those that were sealed")
 
-        jobs = [Job(row.index, row.path, seal=False) for row in rows.values() if row.directory.is_dir()]
+        jobs = [
+            Job(row.index, row.path, seal=False)
+            for row in rows.values()
+            if row.directory.is_dir() and (only is None or row.index in only)
+        ]
         self._run(jobs, workers, control, observer, on_nodes, on_damaged)
         return found
 
@@ -236,29 +244,46 @@ class DataDirectory:
         )
 
 
-def drop(roots: Sequence[Path], directory_name: str) -> int:
-    """Remove the database and the sector files of an identity; returns how many files went.
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a restart has removed.
 
-    Nothing but our own files is removed, by their names, and directories that are empty then.
+    Attributes:
+        files: how many.
+        chain_kept: whether the miner's chain of commitments goes on; it cannot where the database is damaged.
+    """
+
+    files: int
+    chain_kept: bool
+
+
+def drop(roots: Sequence[Path], identity: Identity) -> Dropped:
+    """Empty the database and remove the sector files of an identity, on every disk that is named.
+
+    Nothing but our own files is removed, by their names, and directories that are empty then. The signed
+    chain of commitments goes on, wherever it can be read.
 
     Raises:
         BusyError: somebody has the database open.
         UsageError: a file cannot be removed.
     """
-    directories = [root.expanduser().resolve() / directory_name for root in roots]
-    directories = [directory for directory in directories if directory.is_dir()]
+    places = [root.expanduser().resolve() / identity.directory_name for root in roots]
+    directories = [place for place in places if place.is_dir()]
     if not directories:
-        return 0
+        return Dropped(0, True)
     with locks.filling(directories[0]), locks.alone(directories[0]):
-        removed = 0
+        database = directories[0] / DATABASE
+        files = 0
         try:
-            for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
-                removed += _unlink(directories[0] / name)
+            if not (kept := not database.exists() or schema.wipe(database, identity)):
+                for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+                    (directories[0] / name).unlink(missing_ok=True)
             for directory in directories:
                 for path in (directory / SECTORS).glob("??/*"):
                     if parse_sector_path(path) is not None:
-                        removed += _unlink(path)
-                removed += _unlink(directory / DISK_ID)
+                        path.unlink()
+                        files += 1
+                (directory / DISK_ID).unlink(missing_ok=True)
                 for empty in [*(directory / SECTORS).glob("??"), directory / SECTORS]:
                     if empty.is_dir() and not any(empty.iterdir()):
                         empty.rmdir()
@@ -266,11 +291,4 @@ def drop(roots: Sequence[Path], directory_name: str) -> int:
             raise UsageError(
                 f"{error.filename} cannot be removed: {error.strerror}", remedy="Remove it by hand"
             ) from error
-    return removed
-
-
-def _unlink(path: Path) -> int:
-    if not path.exists():
-        return 0
-    path.unlink()
-    return 1
+    return Dropped(files, kept)

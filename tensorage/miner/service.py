@@ -136,8 +136,8 @@ class MinerService:
             neuron = await _required(chain.require_registered())
             identity = Identity(chain.genesis_hash, settings.chain.netuid, self.hotkey.public_key, profile)
             if settings.restart:
-                dropped = await self._in_thread(lambda: drop(settings.roots, identity.directory_name))
-                log.info("dropped files=%d", dropped)
+                dropped = await self._in_thread(lambda: drop(settings.roots, identity))
+                log.info("dropped files=%d commitments_kept=%s", dropped.files, dropped.chain_kept)
             filler = await self._in_thread(
                 lambda: Filler.open(
                     settings.roots,

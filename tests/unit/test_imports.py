@@ -26,6 +26,7 @@ LAYERS = [
     {"chain"},
     {"transport", "allocator", "registration"},
     {"validator", "miner"},
+    {"allocate"},
     {"demo"},
     {"cli", "__main__"},
 ]
