@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +102,10 @@ class Processes:
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End every process group that is left; returns when none is."""
+        with _deaf():
+            self._stop(seconds)
+
+    def _stop(self, seconds: float) -> None:
         for child in self._children:
             _signal(child, signal.SIGTERM)
         deadline = time.monotonic() + seconds
@@ -109,6 +115,21 @@ class Processes:
             _signal(child, signal.SIGKILL)
             child.process.wait()
         self._children.clear()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hear no signal that would end us before the others have ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -50,11 +50,34 @@ def line(rows: Sequence[Row], *, block: int, judgement: Judgement) -> str:
 
 
 def document(rows: Sequence[Row], judgement: Judgement, places: Mapping[str, str]) -> dict[str, Any]:
-    """The final table for a script."""
+    """The final table for a script; what validators differ in is their mean, and each one's own beside it."""
     return {
-        "neurons": [asdict(row) for row in rows],
+        "neurons": [_neuron(row) for row in rows],
         "verdict": {"ok": judgement.ok, "reason": judgement.reason},
         "paths": dict(places),
+    }
+
+
+def _neuron(row: Row) -> dict[str, Any]:
+    figures = {"proven_bytes": row.proven_bytes, "score": row.scores, "weight": row.weights}
+    return {
+        "uid": row.uid,
+        "name": row.name,
+        "kind": row.kind,
+        "hotkey": row.hotkey,
+        "share": row.share,
+        "committed_bytes": row.committed_bytes,
+        **{what: fmean(values.values()) if values else 0.0 for what, values in figures.items()},
+        "incentive": row.incentive,
+        "emission": row.emission,
+        "verdicts": dict(row.verdicts),
+        "validators": {
+            name: {
+                **{what: values.get(name, 0.0) for what, values in figures.items()},
+                "reason": row.reasons.get(name, ""),
+            }
+            for name in sorted({*row.weights, *row.scores})
+        },
     }
 
 

@@ -20,8 +20,10 @@ class Row:
 
     Attributes:
         share: what it claims to hold, in units of the smallest honest miner.
+        committed_bytes: the most that a validator ever saw it commit to.
         proven_bytes: by validator.
         verdicts: counts by the verdict's word, over both validators.
+        reasons: by validator, what the newest receipt against it says; only what went wrong.
         scores, weights: by validator; a weight is a share of that validator's, as it stands on the chain.
         incentive: share of the miners' part; emission: alpha a tempo.
     """
@@ -34,6 +36,7 @@ class Row:
     committed_bytes: int = 0
     proven_bytes: Mapping[str, float] = field(default_factory=dict)
     verdicts: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     incentive: float = 0.0

@@ -1,0 +1,123 @@
+"""`tensorage devnet demo`, beside the other commands of `tensorage devnet`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from ..chain.devnet.cli import devnet_app
+from ..errors import TensorageError, UsageError
+from .cast import MINERS, VALIDATORS
+from .display import Display
+from .processes import Processes
+from .stage import Stage
+from .table import document
+
+DEFAULT_SECONDS = 170.0
+
+app = devnet_app
+
+
+class DemoFailedError(TensorageError):
+    """The subnet did not do what it is for."""
+
+
+@app.command()
+def demo(
+    keep_running: Annotated[
+        bool, typer.Option("--keep-running", help="Leave everything up until Ctrl-C.", show_default=False)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the final table as JSON, and nothing else, on stdout.")
+    ] = False,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--directory", help="Where to put everything.", show_default="a new temporary one"),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="Give up after this time.")
+    ] = DEFAULT_SECONDS,
+) -> None:
+    """Run the whole subnet on this machine: a chain, two validators, three honest miners and two cheats.
+
+    Exits with 0 only if the honest are paid for what they hold, and the cheats nothing.
+
+    Example: tensorage devnet demo --json
+    """
+    from .play import play  # noqa: PLC0415 - the other commands of `tensorage devnet` do not need it
+
+    stage = Stage(_directory(directory))
+    with _stops_on_signals(), Display(quiet=as_json) as display, Processes(stage.logs) as processes:
+        outcome = asyncio.run(play(stage, processes, display, seconds))
+        display.end(outcome.rows, block=outcome.block, judgement=outcome.judgement)
+        for what, where in places(stage).items():
+            display.say(f"{what}: {where}")
+        if as_json:
+            typer.echo(json.dumps(document(outcome.rows, outcome.judgement, places(stage)), indent=1))
+        if keep_running:
+            _wait(stage, processes, display)
+    if not outcome.judgement.ok:
+        raise DemoFailedError(outcome.judgement.reason)
+
+
+def places(stage: Stage) -> dict[str, str]:
+    """Where to look afterwards."""
+    return {
+        "logs": str(stage.logs),
+        "receipts": str(stage.root(VALIDATORS[0]).parent / "validator-*" / "sn*" / "validator.sqlite"),
+        "databases": str(stage.root(MINERS[0].name).parent / "*" / "sn*"),
+        "devnet": str(stage.devnet),
+    }
+
+
+def _directory(wanted: Path | None) -> Path:
+    if wanted is None:
+        return Path(tempfile.mkdtemp(prefix="tensorage-demo-"))
+    path = wanted.expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = any(path.iterdir())
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be used: {error.strerror}", remedy="Name another --directory"
+        ) from error
+    if taken:
+        raise UsageError(f"{path} is not empty", remedy="Name an empty or a new --directory")
+    return path
+
+
+@contextmanager
+def _stops_on_signals() -> Iterator[None]:
+    """End on SIGTERM and SIGHUP as on Ctrl-C, so that the processes are stopped then too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(stage: Stage, processes: Processes, display: Display) -> None:
+    """Stay until Ctrl-C."""
+    display.say("everything goes on running; Ctrl-C ends it. Look at it with:")
+    display.say(f"tensorage devnet status --path {stage.devnet}")
+    try:
+        while True:
+            processes.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        display.say("stopping")
