@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -49,6 +51,7 @@ T = TypeVar("T")
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - peers must reach it
 DRAIN_SECONDS = 2.0
+LEAVE_SECONDS = 4.5
 _METAGRAPH_BLOCKS = 5  # how often the metagraph is refreshed
 _SELFCHECK_SECONDS = 600.0
 
@@ -304,13 +307,26 @@ async def until(stop: asyncio.Event, duties: dict[str, Coroutine[Any, Any, None]
 
 
 async def serve(service: MinerService) -> None:
-    """Run a service until SIGTERM or SIGINT."""
+    """Run a service until SIGTERM or SIGINT; the process is gone `LEAVE_SECONDS` later, whatever hangs."""
     stop = asyncio.Event()
+
+    def leave() -> None:
+        stop.set()
+        last = threading.Timer(LEAVE_SECONDS, _give_up)
+        last.daemon = True
+        last.start()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, leave)
     try:
         await service.run(stop)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _give_up() -> None:
+    """End at once: a thread still waits for a disk. What is on it is whole at any instant."""
+    log.error("not ended in time seconds=%.1f remedy=%r", LEAVE_SECONDS, "Check the disks for errors")
+    os._exit(1)

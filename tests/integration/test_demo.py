@@ -15,6 +15,10 @@ import pytest
 DEMO = [sys.executable, "-m", "tensorage", "devnet", "demo"]
 
 
+def play(*flags: str, within: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DEMO, *flags], capture_output=True, text=True, timeout=within, check=False)
+
+
 def processes_under(directory: Path) -> list[str]:
     """Command lines of live processes that name the directory."""
     found = []
@@ -30,9 +34,7 @@ def processes_under(directory: Path) -> list[str]:
 
 def test_honest_miners_are_paid_by_the_byte_and_cheats_nothing(tmp_path):
     directory = tmp_path / "demo"
-    done = subprocess.run(
-        [*DEMO, "--json", "--directory", str(directory)], capture_output=True, text=True, timeout=240
-    )
+    done = play("--json", "--directory", str(directory), within=240)
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
     assert table["verdict"] == {"ok": True, "reason": ""}
@@ -76,9 +78,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, how):
 
 def test_a_demo_that_runs_out_of_time_says_why_in_one_line(tmp_path):
     directory = tmp_path / "demo"
-    done = subprocess.run(
-        [*DEMO, "--seconds", "15", "--directory", str(directory)], capture_output=True, text=True, timeout=60
-    )
+    done = play("--seconds", "15", "--directory", str(directory), within=60)
     assert done.returncode == 1
     (error,) = done.stderr.splitlines()
     assert error.startswith("error: ")
@@ -87,6 +87,6 @@ def test_a_demo_that_runs_out_of_time_says_why_in_one_line(tmp_path):
 
 def test_a_directory_in_use_is_refused(tmp_path):
     (tmp_path / "something").write_text("here")
-    done = subprocess.run([*DEMO, "--directory", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = play("--directory", str(tmp_path), within=60)
     assert done.returncode == 2
     assert "is not empty" in done.stderr
