@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-
-import anyio
+from functools import partial
 
 from .. import seal
 from ..chain.types import BlockRef, Neuron
@@ -29,6 +28,7 @@ from .ledger import Evidence
 from .parameters import Parameters
 from .pool import SealingError, SealPool
 from .standing import Draw, Miner
+from .together import together
 
 log = logging.getLogger(__name__)
 
@@ -123,21 +123,18 @@ class Auditor:
             if not self._budget.take(miner.commitment.commitment.profile):
                 break
             chosen.append(miner)
-        limiter = anyio.CapacityLimiter(self._pool.workers)
-        failures: list[SealingError] = []
 
-        async def one(miner: Miner) -> None:
-            async with limiter:
-                try:
-                    await self._audit(miner, peers[miner.hotkey], block, now)
-                except SealingError as error:
-                    failures.append(error)
+        async def one(miner: Miner) -> SealingError | None:
+            try:
+                await self._audit(miner, peers[miner.hotkey], block, now)
+            except SealingError as error:
+                return error
+            return None
 
-        async with anyio.create_task_group() as group:
-            for miner in chosen:
-                group.start_soon(one, miner)
-        if failures:
-            raise failures[0]
+        jobs = {miner.hotkey: partial(one, miner) for miner in chosen}
+        failed = [error for error in (await together(jobs, self._pool.workers)).values() if error]
+        if failed:
+            raise failed[0]
         return len(chosen)
 
     async def _audit(self, miner: Miner, peer: Neuron, block: BlockRef, now: int) -> None:

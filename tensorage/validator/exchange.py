@@ -111,6 +111,9 @@ class Exchange:
         except PeerError as error:
             spent = perf_counter() - started
             return failure(error, spent, await self._lag.since(mark))
+        if elapsed > parameters.deadline:  # it was there before our timer could end the call
+            late = Late(f"the answer took {elapsed:.2f} s, {parameters.deadline:g} s are allowed")
+            return failure(late, elapsed, await self._lag.since(mark))
         try:
             walk = await self._in_worker(
                 challenges.verify_answer, challenge.nonce, parameters.hops, commitment, answer, self._verify

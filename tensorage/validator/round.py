@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, TypeVar
-
-import anyio
+from typing import Protocol
 
 from ..chain.types import BlockRef, Metagraph, Neuron
 from ..challenge import Challenge
@@ -30,10 +27,9 @@ from .judge import FAILURES, Attempt, Judgement, ask_again, assumed_fault, concl
 from .ledger import Evidence
 from .parameters import MAX_BETWEEN, MAX_SECTORS, Parameters
 from .standing import Miner, News
+from .together import together
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: A chain whose finality lags further behind than this finalizes nothing; its head is taken instead.
 FINALITY_LAG = 64
@@ -108,12 +104,12 @@ class Rounds:
         block = await challenge_block(self._chain, head)
         now = await book.run(book.ledger.begin_round, block.number)
         await self._follow(metagraph, neurons, now)
-        looks = await self._each(
-            {
-                hotkey: partial(self._looking, neuron, head.number, metagraph.tempo, now)
-                for hotkey, neuron in neurons.items()
-            }
-        )
+        jobs = {
+            hotkey: partial(self._looking, neuron, book.miners[hotkey], head.number, metagraph.tempo, now)
+            for hotkey, neuron in neurons.items()
+            if hotkey in book.miners and not scoring.quarantined(book.miners[hotkey].standing, now)
+        }
+        looks = await together(jobs, self._parameters.concurrency)
         troubled = [look for look in looks.values() if look.trouble is not None]
         for look in looks.values():
             if look.trouble is None and look.miner != book.miners[look.miner.hotkey]:
@@ -151,10 +147,7 @@ class Rounds:
 
     # Looking
 
-    async def _looking(self, neuron: Neuron, head: int, tempo: int, now: int) -> Look | None:
-        miner = self._book.miners.get(neuron.hotkey)
-        if miner is None or scoring.quarantined(miner.standing, now):
-            return None
+    async def _looking(self, neuron: Neuron, miner: Miner, head: int, tempo: int, now: int) -> Look:
         try:
             return await self._look(neuron, miner, head, tempo, now)
         except PeerError as error:
@@ -293,12 +286,11 @@ class Rounds:
             target = standing.target(miner, block.number)
             if target is not None:
                 targets[hotkey] = target
-        judgements = await self._each(
-            {
-                hotkey: partial(self._challenging, neurons[hotkey], target.commitment, block, now)
-                for hotkey, target in targets.items()
-            }
-        )
+        jobs = {
+            hotkey: partial(self._challenging, neurons[hotkey], target.commitment, block, now)
+            for hotkey, target in targets.items()
+        }
+        judgements = await together(jobs, self._parameters.concurrency)
         return {hotkey: (judgement, targets[hotkey]) for hotkey, judgement in judgements.items()}
 
     async def _challenging(
@@ -358,22 +350,6 @@ class Rounds:
                 hops=self._parameters.hops,
                 evidence=kept,
             )
-
-    async def _each(self, work: dict[str, Callable[[], Awaitable[T | None]]]) -> dict[str, T]:
-        """Do all, a bounded number at once; what comes to None is left out."""
-        limiter = anyio.CapacityLimiter(self._parameters.concurrency)
-        results: dict[str, T] = {}
-
-        async def one(key: str, job: Callable[[], Awaitable[T | None]]) -> None:
-            async with limiter:
-                result = await job()
-            if result is not None:
-                results[key] = result
-
-        async with anyio.create_task_group() as group:
-            for key, job in work.items():
-                group.start_soon(one, key, job)
-        return {key: results[key] for key in work if key in results}
 
 
 async def challenge_block(chain: ChainView, head: BlockRef) -> BlockRef:
