@@ -6,7 +6,7 @@
 3. Sealed sectors stay where they are. Only a smaller target removes any: damaged ones first, then from the
    highest index down.
 4. A disk that is no longer named is left alone: its sectors count, and are neither removed nor replaced.
-5. Damaged sectors are sealed again on their own disk.
+5. Damaged sectors are sealed again on their own disk, or dropped where it has no room.
 """
 
 from __future__ import annotations
@@ -219,27 +219,29 @@ def make_plan(
     left = [sector for sector in held if sector.index not in gone]
 
     space = _Space(profile, disks, headroom)
-    keep = [Place(s.index, s.disk) for s in left if s.sealed or s.disk not in named]
-    reseal = [
-        Place(s.index, s.disk)
-        for s in left
-        if not s.sealed and s.disk in named and (s.on_disk or space.take(s.disk))
-    ]
+    damaged = [sector for sector in left if not sector.sealed and sector.disk in named]
+    reseal = [sector for sector in damaged if sector.on_disk or space.take(sector.disk)]
+    removed += [sector for sector in damaged if sector not in reseal]
+    keep = [sector for sector in left if sector not in damaged]
     used = {sector.index for sector in held}
-    missing = wanted - len(left)
+    missing = wanted - len(keep) - len(reseal)
     add = list(_place(missing, (i for i in count() if i not in used), sorted(named), disks, space))
     plan = Plan(
         profile,
-        tuple(keep),
-        tuple(reseal),
+        _places(keep),
+        _places(reseal),
         tuple(add),
-        tuple(Place(s.index, s.disk) for s in sorted(removed, key=lambda s: s.index)),
+        _places(removed),
         wanted,
-        _disk_plans(profile, disks, keep, [*reseal, *add], removed, held, headroom),
+        _disk_plans(profile, disks, _places(keep), [*_places(reseal), *add], removed, held, headroom),
     )
     if wanted and not plan.sectors:
         raise _no_room(profile, plan)
     return plan
+
+
+def _places(sectors: Sequence[Held]) -> tuple[Place, ...]:
+    return tuple(Place(s.index, s.disk) for s in sorted(sectors, key=lambda sector: sector.index))
 
 
 def _wanted(profile: Profile, disks: Sequence[Disk], held: Sequence[Held], target: Target) -> int:

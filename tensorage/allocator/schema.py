@@ -216,6 +216,7 @@ def wipe(path: Path, identity: Identity) -> bool:
                 db.execute(statement)
             if known is None or replace(known, profile=identity.profile) != identity:
                 db.execute("DELETE FROM commitments")
+            _record(db, identity)
         db.execute("VACUUM")
     except (sqlite3.Error, ValueError):
         return False
@@ -230,6 +231,13 @@ def identity_of(db: sqlite3.Connection) -> Identity | None:
     return Identity(*row) if row else None
 
 
+def _record(db: sqlite3.Connection, identity: Identity) -> None:
+    db.execute(
+        "INSERT INTO identity VALUES (1, ?, ?, ?, ?)",
+        (identity.genesis, identity.netuid, identity.hotkey, identity.profile),
+    )
+
+
 def claim(db: sqlite3.Connection, path: Path, identity: Identity) -> None:
     """Record the identity in a new database, or check that it is the one recorded.
 
@@ -240,10 +248,7 @@ def claim(db: sqlite3.Connection, path: Path, identity: Identity) -> None:
         with transaction(db):
             known = identity_of(db)
             if known is None:
-                db.execute(
-                    "INSERT INTO identity VALUES (1, ?, ?, ?, ?)",
-                    (identity.genesis, identity.netuid, identity.hotkey, identity.profile),
-                )
+                _record(db, identity)
     except sqlite3.Error as error:
         raise _unusable(path, error) from error
     if known not in (None, identity):

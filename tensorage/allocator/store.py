@@ -365,7 +365,8 @@ def _commitment(
     """The newest commitment of those asked for."""
     row = db.execute(
         "SELECT seq, prev_hash, profile, sector_count, capacity_root, block_number, signature "
-        "FROM commitments WHERE (?1 IS NULL OR seq = ?1) AND (?2 IS NULL OR hash = ?2) ORDER BY seq DESC LIMIT 1",
+        "FROM commitments WHERE (?1 IS NULL OR seq = ?1) AND (?2 IS NULL OR hash = ?2) "
+        "ORDER BY seq DESC LIMIT 1",
         (seq, hash),
     ).fetchone()
     if row is None:
