@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -83,12 +84,12 @@ class Asker:
         signed.check(verify)
         return signed.commitment
 
-    async def committed(self, sectors: int, seconds: float = 30.0):
-        """The newest commitment, once it is to so many sectors."""
+    async def committed(self, sectors: int | None = None, seconds: float = 30.0):
+        """The newest commitment, once it is to so many sectors, or to any."""
 
         async def whole():
             with suppress(Exception):
-                return (await self.commitment()).sector_count == sectors
+                return sectors in (None, (await self.commitment()).sector_count)
             return False
 
         await eventually(whole, seconds)
@@ -153,10 +154,15 @@ def flags(net, root: Path, wallets: Path, sectors: int, *extra: str) -> list[str
     ]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """`tensorage miner` as a process; what it says on stderr is read by the caller."""
+def start(arguments: list[str], *, limit: int | None = None) -> subprocess.Popen[str]:
+    """`tensorage miner` as a process; what it says on stderr is read by the caller.
+
+    Args:
+        limit: the most bytes that a file of it may have, until that is lifted: a disk that fills up.
+    """
+
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "tensorage", "miner", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -164,3 +170,31 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         text=True,
         env=environment,
     )
+    if limit is not None:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    return process
+
+
+def workers_of(pid: int) -> list[int]:
+    """The sealing workers that a process has started."""
+    children = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in _words(file)]
+    return [child for child in children if "tensorage.allocator.worker" in " ".join(_words(cmdline(child)))]
+
+
+def cmdline(pid: int) -> Path:
+    return Path(f"/proc/{pid}/cmdline")
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().replace("\0", " ").split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does: T for stopped, Z for a zombie; Z too when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"

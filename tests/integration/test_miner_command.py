@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 import sqlite3
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from chain_net import Net, eventually, permitted
-from miner_net import VALIDATOR, Asker, flags, start
+from miner_net import VALIDATOR, Asker, flags, start, state_of, workers_of
 
 from tensorage.chain.devnet import faucet
 from tensorage.chain.wallet import load_hotkey
@@ -56,18 +57,6 @@ def sealed(root: Path) -> int:
     return 0
 
 
-def workers_of(process: subprocess.Popen) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task").glob("*/children")
-    return [int(pid) for file in children for pid in file.read_text().split()]
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def finish(process: subprocess.Popen, seconds: float = 20.0) -> str:
     """What it said on stderr; it must have ended by then."""
     _, said = process.communicate(timeout=seconds)
@@ -79,7 +68,7 @@ async def test_sigterm_ends_a_miner_within_five_seconds_also_while_it_seals(net,
     process = start(flags(net, root, tmp_path / "wallets", 500))
     try:
         await eventually(lambda: sealed(root) >= 2 or process.poll() is not None, 60)
-        workers = workers_of(process)
+        workers = workers_of(process.pid)
         assert process.poll() is None and workers
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -87,7 +76,7 @@ async def test_sigterm_ends_a_miner_within_five_seconds_also_while_it_seals(net,
         assert time.monotonic() - began < LEAVES_WITHIN
         assert process.returncode == 0, said
         assert "Traceback" not in said
-        assert all(gone(worker) for worker in workers)
+        assert all(state_of(worker) == "Z" for worker in workers)
         count = sealed(root)
         assert len(list(root.rglob("*.sector"))) in (count, count + 1)
     finally:
@@ -120,6 +109,35 @@ async def test_a_killed_miner_goes_on_with_its_chain_of_commitments(net, chain, 
         finally:
             process.kill()
             process.communicate()
+
+
+async def test_a_full_disk_is_told_once_and_filled_as_soon_as_there_is_room(net, chain, hotkey, tmp_path):
+    root = tmp_path / "disk"
+    log = root / "logs" / "miner.log"
+    process = start(flags(net, root, tmp_path / "wallets", 2), limit=3 << 20)
+    async with Asker(net, chain, miner=hotkey) as validator:
+        try:
+            await eventually(lambda: log.exists() and "is full" in log.read_text(), 30)
+            await asyncio.sleep(4)  # in which it tries again
+            lines = [line for line in log.read_text().splitlines() if "is full" in line]
+            assert len(lines) == 1 and "remedy='Free space" in lines[0]
+            assert process.poll() is None
+            await eventually(lambda: answers(validator), 10)
+            assert sealed(root) == 0
+
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+            commitment = await validator.committed(2, 60)
+            await validator.prove(commitment)
+            assert "filling works again" in log.read_text()
+        finally:
+            process.kill()
+            process.communicate()
+
+
+async def answers(validator: Asker) -> bool:
+    neuron = await validator.neuron()
+    return neuron.endpoint is not None and (await validator.dendrite.ping(neuron)).role == "miner"
 
 
 async def test_every_wrong_start_is_one_line_with_its_remedy_and_exit_code_2(net, tmp_path):

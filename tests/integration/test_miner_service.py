@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
+import httpx
 import pytest
 from chain_net import Faults, Net, eventually, permitted
-from miner_net import HOPS, MINER, OTHER, VALIDATOR, Asker, mining
+from miner_net import HOPS, MINER, OTHER, VALIDATOR, Asker, mining, state_of, workers_of
 
 from tensorage import commitment as commitments
 from tensorage import seal
@@ -41,6 +43,8 @@ async def test_a_miner_fills_its_disk_commits_and_proves_it(net, chain, tmp_path
     async with mining(net, tmp_path / "disk", 3), Asker(net, chain) as validator:
         await eventually(lambda: validator_sees_axon(validator), 20)
         commitment = await validator.committed(3)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"{(await validator.neuron()).endpoint.url}/healthz")).status_code == 200
         walk = await validator.prove(commitment, hops=HOPS)
         assert len(walk.leaf_indices) == HOPS
 
@@ -115,6 +119,21 @@ async def test_a_damaged_sector_is_refused_named_sealed_again_and_proven_again(n
 
         await eventually(proves, 10)
         assert (await validator.commitment()).seq == commitment.seq
+
+
+async def test_sealing_stands_still_while_a_challenge_is_answered(net, chain, tmp_path):
+    async with mining(net, tmp_path / "disk", 300), Asker(net, chain) as validator:
+        await eventually(lambda: validator_sees_axon(validator), 20)
+        commitment = await validator.committed()
+        (worker,) = workers_of(os.getpid())
+        proving = asyncio.create_task(validator.prove(commitment, hops=1024))
+        states = []
+        while not proving.done():
+            states.append(state_of(worker))
+            await asyncio.sleep(0.005)
+        assert len((await proving).leaf_indices) == 1024
+        assert "T" in states
+        await eventually(lambda: state_of(worker) != "T")
 
 
 async def test_a_grown_miner_commits_again_after_a_tempo_and_answers_for_both(net, chain, tmp_path):
