@@ -122,7 +122,7 @@ class BlockMaker:
         """
         parent = self.store.block(self.store.head())
         assert parent is not None
-        if self._due(parent.number):
+        if self.blocks_to_epoch() == 0:
             epoch.load()  # before the transaction, which would hold up submissions for as long
         with self.store.transaction():
             time_ms = max(time_ms, parent.time_ms + 1)
@@ -148,10 +148,12 @@ class BlockMaker:
             self.store.write_block(block, state.changes, receipts, state.events)
         return block
 
-    def _due(self, parent: int) -> list[int]:
-        """The subnets whose epoch runs in the block after `parent`."""
-        state = State(self.store, parent, time_ms=0)
-        return [netuid for netuid in _subnets(state) if epoch.is_due(state, netuid)]
+    def blocks_to_epoch(self) -> float:
+        """How many blocks come before the one in which the next epoch of any subnet runs."""
+        view = View(self.store, self.store.head())
+        starts = [epoch.next_start(view, netuid) for netuid in _subnets(view)]
+        left = [max(0, start - view.block - 1) for start in starts if start is not None]
+        return min(left, default=math.inf)
 
     def _initialize(self, state: State) -> None:
         """What happens in a block before any extrinsic."""
@@ -206,8 +208,8 @@ class BlockMaker:
         return [self._apply(state, inner, extrinsic_hash(data), data, receipt.position + 1)]
 
 
-def _subnets(state: State) -> list[int]:
-    return [key[0] for key, added in state.items("SubtensorModule", "NetworksAdded") if added and key[0]]
+def _subnets(view: View) -> list[int]:
+    return [key[0] for key, added in view.items("SubtensorModule", "NetworksAdded") if added and key[0]]
 
 
 class _Latest(View):

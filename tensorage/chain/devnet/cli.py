@@ -22,7 +22,7 @@ from ...errors import ChainError, TensorageError, UsageError
 from . import faucet
 from .genesis import Genesis, create
 from .location import default_path, locate, url
-from .producer import Producer, is_producing, preload, production
+from .producer import Producer, is_producing, production
 from .store import Block, Store
 
 devnet_app = typer.Typer(
@@ -147,7 +147,6 @@ def _up(path: Path, given: dict[str, Any], *, quiet: bool) -> None:
         signal.signal(number, lambda *_: stop.set())
     with production(path):
         store, new = open_or_create(path, given)
-        preload()
         producer = Producer(store)
         facts = producer.maker.facts
         _say(f"devnet {url(path)} {'made' if new else f'goes on from block {store.head()}'}")

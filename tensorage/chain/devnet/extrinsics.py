@@ -124,7 +124,7 @@ def decode_extrinsic(data: bytes) -> Extrinsic:
     try:
         body = json.loads(data[len(PREFIX) :])
         if set(body) != _FIELDS or not _SIGNATURE.fullmatch(body["signature"]):
-            raise ValueError("an extrinsic with other fields")  # noqa: TRY301 - one error for all that is malformed
+            raise ValueError("an extrinsic with other fields")
         era = body["era"]
         extrinsic = Extrinsic(
             call=decode(body["call"]),

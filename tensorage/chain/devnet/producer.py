@@ -25,6 +25,7 @@ from .store import Block, Store
 HISTORY = 10_000  # blocks whose state can be read; older values are dropped
 _FORGET_EVERY = 500
 _LOCK_ATTEMPTS = 10
+_PRELOAD_SECONDS = 20.0
 
 
 def _lock_path(path: Path) -> Path:
@@ -90,6 +91,7 @@ class Producer:
         self.maker = BlockMaker(store)
         self._clock = clock
         self._seed = store.meta("seed")
+        self._loading = False
 
     def step(self) -> Block:
         """Make one block now.
@@ -115,6 +117,12 @@ class Producer:
                 self.store.set_meta("oldest", number - HISTORY)
         return block
 
+    def _preload(self, block_time: float) -> None:
+        """Shortly before the first epoch, load what it needs, beside the blocks."""
+        if not self._loading and self.maker.blocks_to_epoch() * block_time <= _PRELOAD_SECONDS:
+            self._loading = True
+            threading.Thread(target=epoch.load, name="devnet-preload", daemon=True).start()
+
     def run(
         self,
         stop: threading.Event,
@@ -125,15 +133,9 @@ class Producer:
         block_time = self.maker.facts.block_time
         due = monotonic()
         while not stop.is_set():
+            self._preload(block_time)
             block = self.step()
             if on_block is not None:
                 on_block(block)
             due = max(due + block_time, monotonic())
             stop.wait(max(0.0, due - monotonic()))
-
-
-def preload() -> threading.Thread:
-    """Import the consensus, which takes seconds, beside the first blocks, not within the first epoch."""
-    thread = threading.Thread(target=epoch.load, name="devnet-preload", daemon=True)
-    thread.start()
-    return thread

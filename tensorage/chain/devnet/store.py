@@ -161,8 +161,14 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside is written together or not at all."""
+        """Everything inside is written together or not at all, and sees nothing that others write meanwhile.
+
+        One inside another is part of it.
+        """
         with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -345,10 +345,11 @@ class DevnetSubstrate:
         def send(store: Store) -> PoolError | None:
             try:
                 extrinsic = read_extrinsic(data)
-                validate(store, self._chain, View(store, store.head()), extrinsic, len(data))
+                with store.transaction():  # no block between the look at the nonce and the entry
+                    validate(store, self._chain, View(store, store.head()), extrinsic, len(data))
+                    added = store.add_to_pool(name, extrinsic.signer, extrinsic.nonce, data)
             except PoolError as error:
                 return error
-            added = store.add_to_pool(name, extrinsic.signer, extrinsic.nonce, data)
             return None if added else PoolError("PriorityTooLow")
 
         return await self._run(send)
