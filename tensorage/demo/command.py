@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -17,7 +17,7 @@ import typer
 
 from ..chain.devnet.cli import devnet_app
 from ..errors import TensorageError, UsageError
-from .cast import MINERS, VALIDATORS
+from .cast import VALIDATORS
 from .display import Display
 from .processes import Processes
 from .stage import Stage
@@ -42,7 +42,11 @@ def demo(
     ] = False,
     directory: Annotated[
         Path | None,
-        typer.Option("--directory", help="Where to put everything.", show_default="a new temporary one"),
+        typer.Option(
+            "--directory",
+            help="Where to put everything.",
+            show_default="a new temporary one, from which the sectors are removed at the end",
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1, help="Give up after this time.")
@@ -57,27 +61,21 @@ def demo(
     from .play import play  # noqa: PLC0415 - the other commands of `tensorage devnet` do not need it
 
     stage = Stage(_directory(directory))
-    with _stops_on_signals(), Display(quiet=as_json) as display, Processes(stage.logs) as processes:
+    with ExitStack() as stack:
+        stack.enter_context(_stops_on_signals())
+        display = stack.enter_context(Display(quiet=as_json))
+        if directory is None:
+            stack.callback(stage.remove_sectors)
+        processes = stack.enter_context(Processes(stage.logs))
         outcome = asyncio.run(play(stage, processes, display, seconds))
         display.end(outcome.rows, block=outcome.block, judgement=outcome.judgement)
-        for what, where in places(stage).items():
-            display.say(f"{what}: {where}")
+        _tell_places(stage, display)
         if as_json:
-            typer.echo(json.dumps(document(outcome.rows, outcome.judgement, places(stage)), indent=1))
+            typer.echo(json.dumps(document(outcome.rows, outcome.judgement, stage.places()), indent=1))
         if keep_running:
             _wait(stage, processes, display)
     if not outcome.judgement.ok:
         raise DemoFailedError(outcome.judgement.reason)
-
-
-def places(stage: Stage) -> dict[str, str]:
-    """Where to look afterwards."""
-    return {
-        "logs": str(stage.logs),
-        "receipts": str(stage.root(VALIDATORS[0]).parent / "validator-*" / "sn*" / "validator.sqlite"),
-        "databases": str(stage.root(MINERS[0].name).parent / "*" / "sn*"),
-        "devnet": str(stage.devnet),
-    }
 
 
 def _directory(wanted: Path | None) -> Path:
@@ -109,6 +107,14 @@ def _stops_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _tell_places(stage: Stage, display: Display) -> None:
+    for what, where in stage.places().items():
+        display.say(f"{what}: {where}")
+    ledger = stage.ledger(VALIDATORS[0])
+    if ledger is not None:
+        display.say(f"check the verdicts: tensorage receipts export {ledger} | tensorage receipts verify -")
 
 
 def _wait(stage: Stage, processes: Processes, display: Display) -> None:

@@ -54,7 +54,7 @@ class Display:
             self.say(line(rows, block=block, judgement=judgement))
 
     def end(self, rows: Sequence[Row], *, block: int, judgement: Judgement) -> None:
-        """The final table, for good, and what the validators have against the cheats."""
+        """The final table, for good, what the validators have against the cheats, and what all came to."""
         final = table(rows, block=block, judgement=judgement)
         if self._live is not None:
             self._live.update(final, refresh=True)
@@ -66,3 +66,7 @@ class Display:
         for row in rows:
             for validator, reason in row.reasons.items():
                 self.say(f"{validator} on {row.name}: {reason}")
+        if judgement.ok:
+            paid = [row.emission for row in rows if row.kind == "honest"]
+            shares = " : ".join(f"{emission / min(paid):.2f}" for emission in paid)
+            self.say(f"emission of the honest miners: {shares}; of the cheats: nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any
 
 import anyio
 
+from ..allocator.layout import SECTORS
 from ..chain.devnet import faucet, location
 from ..errors import TensorageError
 from ..seal import DEV
+from ..validator.ledger import LEDGER_NAME
 from .cast import MINERS, VALIDATOR_STAKES, VALIDATORS, Miner
 from .processes import Child, Processes
 
@@ -45,6 +48,25 @@ class Stage:
     def root(self, name: str) -> Path:
         """The `--db_root_path` of a neuron."""
         return self.directory / "data" / name
+
+    def ledger(self, validator: str) -> Path | None:
+        """The receipts of a validator, None before there are any."""
+        return next(iter(sorted(self.root(validator).glob(f"sn*/{LEDGER_NAME}"))), None)
+
+    def places(self) -> dict[str, str]:
+        """Where to look afterwards."""
+        ledgers = [ledger for name in VALIDATORS if (ledger := self.ledger(name)) is not None]
+        return {
+            "logs": str(self.logs),
+            "receipts": " ".join(map(str, ledgers)),
+            "databases": str(self.directory / "data"),
+            "devnet": str(self.devnet),
+        }
+
+    def remove_sectors(self) -> None:
+        """Free what the sectors take up; logs, receipts and databases stay."""
+        for path in self.directory.glob(f"data/*/sn*/{SECTORS}"):
+            shutil.rmtree(path)
 
     def flags(self, name: str) -> list[str]:
         """The flags that say which chain and which wallet, and where the data are, for one neuron."""

@@ -11,7 +11,6 @@ from typing import Any
 from ..chain.devnet import faucet
 from ..errors import ChainError, StorageError, UsageError
 from ..receipts import Verdict
-from ..validator.ledger import LEDGER_NAME
 from ..validator.status import MinerStatus, read_status
 from .cast import MINERS, UNIT, VALIDATORS, Miner
 from .stage import NETUID, Stage
@@ -70,7 +69,7 @@ class Watch:
 
     def _status(self, name: str) -> dict[int, MinerStatus]:
         """What a validator knows, by uid; the last that could be read, nothing before the first."""
-        ledger = next(iter(sorted(self._stage.root(name).glob(f"sn*/{LEDGER_NAME}"))), None)
+        ledger = self._stage.ledger(name)
         if ledger is not None:
             try:
                 self._last[name] = {status.uid: status for status in read_status(ledger)}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-DEMO = [sys.executable, "-m", "tensorage", "devnet", "demo"]
+TENSORAGE = [sys.executable, "-m", "tensorage"]
+DEMO = [*TENSORAGE, "devnet", "demo"]
 
 
 def play(*flags: str, within: float) -> subprocess.CompletedProcess[str]:
@@ -52,6 +53,11 @@ def test_honest_miners_are_paid_by_the_byte_and_cheats_nothing(tmp_path):
             assert validator["weight"] == 0
             assert reason in validator["reason"]
     assert Path(table["paths"]["logs"], "validator-1.log").is_file()
+    for ledger in table["paths"]["receipts"].split():
+        receipts = subprocess.run(
+            [*TENSORAGE, "receipts", "export", ledger], capture_output=True, timeout=60, check=True
+        )
+        subprocess.run([*TENSORAGE, "receipts", "verify", "-"], input=receipts.stdout, timeout=60, check=True)
     assert len(list(directory.glob("data/*/sn1-*/validator.sqlite"))) == 2
     assert len(list(directory.glob("data/*/sn1-*/miner.sqlite"))) == 5
     assert processes_under(directory) == []
