@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +14,7 @@ from .. import challenge as challenges
 from .. import config, seal
 from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
+from ..errors import UsageError
 from .parameters import Parameters
 from .service import ValidatorSettings, serve
 
@@ -98,7 +101,7 @@ def validator(
     hotkey = load_hotkey(wallet_name, wallet_hotkey, str(wallet_path))
     root = db_root_path[0].expanduser()
     if restart and not disable_prompt:
-        typer.confirm(f"Delete the ledger of {hotkey.ss58} under {root}, receipts and all?", abort=True)
+        _confirm_restart(hotkey.ss58, root)
     settings = ValidatorSettings(
         chain=chain,
         root=root,
@@ -119,6 +122,21 @@ def validator(
         ),
     )
     asyncio.run(serve(settings, hotkey))
+
+
+def _confirm_restart(hotkey: str, root: Path) -> None:
+    """Ask before the ledger is deleted.
+
+    Raises:
+        UsageError: nobody is there to ask.
+        typer.Abort: the answer was no.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "--restart deletes the ledger and asks first, and nobody is there to ask",
+            remedy="Give --disable_prompt too",
+        )
+    typer.confirm(f"Delete the ledger of {hotkey} under {root}, receipts and all?", abort=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

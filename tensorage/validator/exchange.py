@@ -51,6 +51,15 @@ class Exchange:
         self._lag = lag
         self._worker = worker
 
+    async def is_miner(self, peer: Addressed) -> bool:
+        """Whether a miner serves there, by its own word.
+
+        Raises:
+            PeerError: nobody says.
+        """
+        ping = await self._dendrite.ping(peer, deadline=self._parameters.deadline)
+        return ping.role == "miner"
+
     async def commitment(self, peer: Addressed, miner: bytes, seq: int | None = None) -> SignedCommitment:
         """The newest commitment of a miner, or the one of `seq`; its hash and signature are checked.
 

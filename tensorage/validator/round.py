@@ -148,10 +148,14 @@ class Rounds:
     # Looking
 
     async def _looking(self, neuron: Neuron, miner: Miner, head: int, tempo: int, now: int) -> Look:
+        unknown = miner.commitment is None
         try:
+            # A validator is told by its ping: asking it for a commitment would fill its log with refusals.
+            if unknown and neuron.validator_permit and not await self._exchange.is_miner(neuron):
+                return Look(miner)
             return await self._look(neuron, miner, head, tempo, now)
         except PeerError as error:
-            if miner.commitment is not None:
+            if not unknown:
                 return Look(miner)  # the challenge that follows will tell
             attempt = failure(error)
             if isinstance(error, Malformed):

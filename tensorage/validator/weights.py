@@ -95,5 +95,6 @@ class Weights:
 
     def _say(self, status: str, message: str) -> None:
         if (status, message) != self._said and status not in _DONE:
-            log.warning("weights not set status=%s reason=%r", status, message)
+            level = logging.INFO if status == "nothing" else logging.WARNING
+            log.log(level, "weights not set status=%s reason=%r", status, message)
         self._said = (status, message)
