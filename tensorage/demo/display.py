@@ -61,8 +61,7 @@ class Display:
             self._live.stop()
             self._live = None
         else:
-            wide = Console(file=self._out, width=max(160, self._console.width))
-            wide.print(final)
+            Console(file=self._out, width=max(120, self._console.width)).print(final)
         for row in rows:
             for validator, reason in row.reasons.items():
                 self.say(f"{validator} on {row.name}: {reason}")

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from ..receipts import Verdict
 from .verdict import Judgement, Row
 
-_KINDS = {"honest": "honest", "overwritten": "half overwritten", "zeros": "zeros committed"}
 _MIB = 1 << 20
 
 
 def table(rows: Sequence[Row], *, block: int, judgement: Judgement) -> Table:
     """The rows as a table, with the block and what is still missing underneath."""
-    out = Table(title="tensorage demo: a devnet, two validators, five miners", expand=False)
-    for heading in ("uid", "miner", "keeps"):
-        out.add_column(heading)
+    out = Table(title="a devnet, two validators, five miners", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    out.add_column("uid", justify="right")
+    out.add_column("miner", no_wrap=True)
     for heading in ("committed", "proven", "score", "weight", "incentive", "emission"):
         out.add_column(heading, justify="right")
     out.add_column("verdicts")
@@ -28,18 +28,17 @@ def table(rows: Sequence[Row], *, block: int, judgement: Judgement) -> Table:
         out.add_row(
             str(row.uid),
             row.name,
-            _KINDS[row.kind],
             _mib(row.committed_bytes),
             _each(row.proven_bytes, _mib),
-            _each(row.scores, _short),
+            _each(row.scores, _mib),
             _each(row.weights, lambda weight: f"{weight:.3f}"),
             f"{row.incentive:.3f}",
-            f"{row.emission:.4g}",
+            f"{row.emission:.3f}",
             _verdicts(row.verdicts),
             style="" if row.kind == "honest" else "yellow",
         )
     waiting = "as it should be" if judgement.ok else judgement.reason
-    out.caption = f"block {block}: {waiting}"
+    out.caption = f"committed, proven and score in MiB; block {block}: {waiting}"
     return out
 
 
@@ -81,23 +80,19 @@ def _neuron(row: Row) -> dict[str, Any]:
     }
 
 
-def _each(values: Mapping[str, float], form: Any) -> str:
-    """One figure where all validators agree on what is shown, else one for each."""
-    shown = [form(values[name]) for name in sorted(values)]
-    return " / ".join(dict.fromkeys(shown)) or "-"
+def _each(values: Mapping[str, float], form: Callable[[float], str]) -> str:
+    """What the validators agree on as it is shown, else the mean."""
+    shown = {form(value) for value in values.values()}
+    return shown.pop() if len(shown) == 1 else f"~{form(fmean(values.values()))}" if values else "-"
 
 
 def _mib(size: float) -> str:
-    return f"{size / _MIB:.1f} MiB"
-
-
-def _short(score: float) -> str:
-    return f"{score / _MIB:.1f}"
+    return f"{size / _MIB:.1f}"
 
 
 def _verdicts(counts: Mapping[str, int]) -> Text:
-    text = Text()
-    for verdict in Verdict:
-        if count := counts.get(verdict.word, 0):
-            text.append(f"{verdict.word} {count} ", style="green" if verdict is Verdict.PASSED else "red")
-    return text
+    return Text(", ").join(
+        Text(f"{count} {verdict.word}", style="green" if verdict is Verdict.PASSED else "red")
+        for verdict in Verdict
+        if (count := counts.get(verdict.word, 0))
+    )
