@@ -138,6 +138,23 @@ async def test_an_extrinsic_signed_elsewhere_is_taken_with_its_own_signature_onl
     assert decoded["call_function"] == "transfer_keep_alive"
 
 
+async def test_a_subnet_with_commit_reveal_shows_the_sdks_timelocked_commit_as_pending(tmp_path):
+    with live(tmp_path / "devnet.sqlite", commit_reveal=True) as path:
+        async with bt.Client("local", substrate=open_substrate(path)) as client:
+            assert (await register(client, BOB)).success
+            hotkey = BOB.hotkey.ss58_address
+            stake = bt.AddStake(netuid=1, hotkey_ss58=hotkey, amount_tao=100)
+            assert (await client.execute(stake, BOB)).success
+            await client.wait_for_block(await client.block() + 6)
+            result = await client.execute(bt.SetWeights(netuid=1, weights={0: 1.0, 1: 1.0}), BOB)
+            assert result.success
+            pending = await client.weights.timelocked_weight_commits(netuid=1)
+            ((commit,),) = pending.values()
+            assert commit["hotkey"] == hotkey
+            assert commit["reveal_round"] == result.data["reveal_round"]
+            assert await client.weights.weights(netuid=1) == {}
+
+
 async def test_what_a_devnet_does_not_have_is_said(client):
     for attempt in (
         client.query(("SubtensorModule", "NoSuchItem")),

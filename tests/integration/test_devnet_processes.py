@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -152,6 +153,21 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "devnet.sqlite").exists()
+
+
+def test_a_creation_that_was_cut_short_is_done_again_and_a_strangers_file_is_left_alone(tmp_path):
+    path, other = tmp_path / "devnet.sqlite", tmp_path / "other.sqlite"
+    Store(path, create=True).close()  # the tables, and no genesis
+    with up(path, "--block-time", 0.05, "--tempo", 5000):
+        pass
+    assert len(check_chain(path)) > 1
+    with contextlib.closing(sqlite3.connect(other)) as stranger:
+        stranger.execute("CREATE TABLE mine (x)")
+    before = other.read_bytes()
+    refused = run("up", "--path", other)
+    assert refused.returncode == 2
+    assert "holds no devnet" in refused.stderr
+    assert other.read_bytes() == before
 
 
 def test_what_was_fixed_at_genesis_cannot_be_given_again(tmp_path):

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from ...errors import ChainError, TensorageError, UsageError
 from . import faucet
-from .genesis import Genesis, create
+from .genesis import Genesis, create, is_blank
 from .location import default_path, locate, url
 from .producer import Producer, is_producing, production
 from .store import Block, Store
@@ -123,7 +123,7 @@ def open_or_create(path: Path, given: dict[str, Any]) -> tuple[Store, bool]:
     Raises:
         UsageError: the devnet is there already and `given` asks for more than another block time.
     """
-    if not path.exists():
+    if is_blank(path):
         return create(path, Genesis(**given)), True
     fixed = [field.name for field in fields(Genesis) if field.name in given and field.name != "block_time"]
     if fixed:
@@ -132,9 +132,6 @@ def open_or_create(path: Path, given: dict[str, Any]) -> tuple[Store, bool]:
             remedy="Leave it out, remove the file, or name another --path.",
         )
     store = Store(path)
-    if store.head() < 0:
-        store.close()
-        raise UsageError(f"{path} has no genesis block", remedy="Remove the file.")
     if "block_time" in given:
         Genesis(block_time=given["block_time"])
         store.set_meta("block_time", given["block_time"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -75,6 +77,20 @@ class Genesis:
         ):
             if not least <= getattr(self, name) <= most:
                 raise UsageError(f"{name} must be between {least} and {most}, not {getattr(self, name)}")
+
+
+def is_blank(path: Path) -> bool:
+    """Whether there is nothing in `path` yet: no file, or what a creation that was cut short has left."""
+    if not path.exists():
+        return True
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            return not tables or (
+                ("blocks",) in tables and database.execute("SELECT 1 FROM blocks LIMIT 1").fetchone() is None
+            )
+    except sqlite3.Error:
+        return False  # whatever it is, it is not ours to write to
 
 
 def create(path: Path, genesis: Genesis) -> Store:
