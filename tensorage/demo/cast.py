@@ -22,8 +22,9 @@ class Miner:
     sectors: int
 
     @property
-    def honest(self) -> bool:
-        return self.kind == "honest"
+    def seals(self) -> bool:
+        """Whether it fills its disk with the real command; who commits to zeros has no use for that."""
+        return self.kind != "zeros"
 
 
 MINERS = (

@@ -66,14 +66,14 @@ class Zeros(MinerService):
     """The miner who committed to zeros."""
 
     def prepare(self, store: Store) -> None:
-        """Put zeros in every sector's place, and the tree over zeros in its row."""
+        """Put zeros in the place of every sector that is planned, and the tree over zeros in its row."""
         leaf = merkle.leaf_hash(bytes(seal.LEAF_SIZE))
         node = merkle.levels([leaf] * LEAVES_PER_GROUP)[GROUP_HEIGHT][0]
         profile = store.identity.sectors
         nodes = node * GROUPS_PER_CHUNK * profile.chunks
-        for sector in store.sectors("sealed"):
-            with sector.path.open("r+b") as file:
-                file.truncate(0)
+        for sector in store.sectors("planned"):
+            sector.path.parent.mkdir(parents=True, exist_ok=True)
+            with sector.path.open("wb") as file:
                 file.truncate(profile.size)
             store.record_sealed(sector.index, nodes)
 

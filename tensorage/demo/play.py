@@ -53,8 +53,8 @@ async def play(stage: Stage, processes: Processes, display: Display, seconds: fl
     start_devnet(stage, processes, block_time=BLOCK_SECONDS, tempo=TEMPO)
     await wait_for("the chain", lambda: is_producing(stage.devnet), processes, deadline)
     make_wallets(stage)
-    display.say("filling five disks, and registering two validators and five miners")
-    filling = start_allocation(stage, processes, MINERS)
+    display.say("filling the disks, and registering two validators and five miners")
+    filling = start_allocation(stage, processes, [miner for miner in MINERS if miner.seals])
     uids = await register(stage)
     start_validators(stage, processes)
     await wait_for(

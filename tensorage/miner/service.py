@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..allocator.layout import Identity
+from ..allocator.layout import DATABASE, Identity, directory_name
 from ..allocator.plan import Headroom, Target
 from ..allocator.reader import Reader
+from ..allocator.schema import read_identity
 from ..allocator.store import Store
 from ..allocator.upkeep import drop
 from ..chain.client import Chain
@@ -132,7 +133,7 @@ class MinerService:
         """
         settings = self.settings
         local = settings.chain.is_devnet
-        profile = profile_of(settings.profile, local=local)
+        profile = await self._in_thread(self._profile)
         async with AsyncExitStack() as stack:
             stack.callback(self._thread.shutdown, wait=False, cancel_futures=True)
             chain = await stack.enter_async_context(Chain(settings.chain, self.hotkey, opener=self._opener))
@@ -191,6 +192,16 @@ class MinerService:
                 *(neuron.uid, self.hotkey.ss58, identity.netuid, self.endpoint, store.path.parent),
             )
             await self._work(stop, chain, axon, blocks, committer, filler)
+
+    def _profile(self) -> int:
+        """The sector profile that was asked for, else that of the database, else the network's."""
+        settings = self.settings
+        number = settings.profile
+        if number is None and not settings.restart:
+            directory = settings.roots[0] / directory_name(settings.chain.netuid, self.hotkey.public_key)
+            known = read_identity(directory / DATABASE)
+            number = known.profile if known else None
+        return profile_of(number, local=settings.chain.is_devnet)
 
     def prepare(self, store: Store) -> None:
         """Called once, before anything is served."""
