@@ -162,15 +162,27 @@ def _confirm(question: str, request: Request, console: Console) -> None:
 def _find_genesis(request: Request, database: Path) -> bytes:
     """The chain's genesis hash: what the database says, a constant, or the chain's own answer.
 
+    A restart is how one moves to another chain, so the database is asked last then.
+
     Raises:
         UsageError: the database cannot be used, or nobody knows.
     """
-    known = None
-    if database.exists() and not request.restart:
+    if not request.restart:
         known = read_identity(database)
-    if known is not None:
+        if known is not None:
+            return known.genesis
+    if constant := known_genesis(request.chain):
+        return constant
+    try:
+        return anyio.run(_ask_genesis, request.chain)
+    except UsageError as away:
+        try:
+            known = read_identity(database)
+        except UsageError:
+            known = None
+        if known is None:
+            raise away from None
         return known.genesis
-    return known_genesis(request.chain) or anyio.run(_ask_genesis, request.chain)
 
 
 async def _ask_genesis(settings: ChainSettings) -> bytes:
@@ -248,7 +260,7 @@ class _Allocation:
         database = request.roots[0] / directory_name(netuid, key.public_key) / DATABASE
         genesis = _find_genesis(request, database)
         number = request.profile
-        if number is None and database.exists() and not request.restart:
+        if number is None and not request.restart:
             known = read_identity(database)
             number = known.profile if known else None
         number = profile_of(number, local=request.chain.is_devnet)
