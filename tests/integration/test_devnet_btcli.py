@@ -202,6 +202,12 @@ def test_the_module_runs_as_a_program_on_a_file_that_it_is_told(path, tmp_path):
     assert "there is no devnet at" in json.loads(missing.stderr)["error"]
 
 
+def test_an_endpoint_without_a_file_is_a_usage_error(btcli):
+    with pytest.raises(SystemExit) as ended:
+        devnet_btcli.main(["subnets", "burn-cost", "1", "-n", "sqlite://relative"])
+    assert ended.value.code == 2
+
+
 def test_another_network_is_the_sdks_own():
     assert isinstance(
         devnet_btcli._substrate("ws://127.0.0.1:9", retry_forever=False), bittensor.RpcSubstrate

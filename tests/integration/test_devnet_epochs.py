@@ -56,6 +56,17 @@ def test_emission_is_split_18_41_41_and_follows_the_weights(chain):
     assert chain["Bonds", 1, chain.uid("//V")]
 
 
+def test_moving_the_epoch_moves_when_is_paid_and_not_what(chain):
+    owner = address("//Alice//owner")  # who has the only stake, and so gets all of it
+    chain.epoch()
+    before = chain["TotalHotkeyAlpha", owner, 1]
+    chain.block(7)
+    chain.sudo(ADMIN.sudo_set_tempo(1, 12))  # block 18: the cycle starts anew
+    chain.epoch()
+    assert chain.store.head() == 30
+    assert chain["TotalHotkeyAlpha", owner, 1] - before == 20 * RAO
+
+
 def test_dividends_go_to_all_who_stake_on_the_validator(chain):
     chain.register("//V", stake=100)
     chain.fund("//Nominator", 400)

@@ -21,7 +21,7 @@ from bittensor.cli import main as btcli
 
 from ...errors import TensorageError
 from . import open_substrate
-from .location import NETWORK, SCHEME, default_path, is_devnet, url
+from .location import NETWORK, SCHEME, default_path, is_devnet, parse, url
 
 
 def _substrate(endpoint: str, **options: Any) -> Substrate:
@@ -32,9 +32,14 @@ def _substrate(endpoint: str, **options: Any) -> Substrate:
 
 
 def _networks(arguments: Sequence[str]) -> dict[str, str]:
-    """The devnets that the command line or the environment may name, as the SDK's table of networks."""
-    names = {text.split("=", 1)[-1] for text in arguments if SCHEME in text}
-    return {NETWORK: url(default_path()), **{name: name for name in names if name.startswith(SCHEME)}}
+    """The devnets that the command line or the environment may name, as the SDK's table of networks.
+
+    Raises:
+        UsageError: one of them names no file.
+    """
+    words = {text.split("=", 1)[-1] for text in arguments}
+    names = {word for word in words if word.startswith(SCHEME)}
+    return {NETWORK: url(default_path()), **{name: url(parse(name)) for name in names}}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -140,6 +140,16 @@ def _u16s(shares: Sequence[float]) -> list[int]:
     return [min(U16_MAX, int(share * U16_MAX)) for share in shares]
 
 
+def pending(state: Any, netuid: int) -> int:
+    """The alpha, in rao, that a started subnet has emitted since its last epoch."""
+    first = state["FirstEmissionBlockNumber", netuid]
+    if first is None:
+        return 0
+    since = max(int(first) - 1, int(state["LastMechansimStepBlock", netuid]))
+    blocks: int = max(0, state.block - since)
+    return blocks * int(state["SubnetAlphaOutEmission", netuid])
+
+
 def _pay(
     state: State,
     netuid: int,
@@ -150,12 +160,7 @@ def _pay(
 ) -> None:
     """Split what the subnet emitted since the last epoch."""
     count = len(hotkeys)
-    first = state["FirstEmissionBlockNumber", netuid]
-    if first is None:
-        state["Emission", netuid] = [0] * count
-        return
-    since = max(int(first) - 1, int(state["LastEpochBlock", netuid]))
-    emitted = (state.block - since) * int(state["SubnetAlphaOutEmission", netuid])
+    emitted = pending(state, netuid)
     cut = emitted * int(state["SubnetOwnerCut",]) // U16_MAX if state["OwnerCutEnabled", netuid] else 0
     owner = state["SubnetOwnerHotkey", netuid]
     _credit(state, owner, netuid, cut, to_stakers=False)

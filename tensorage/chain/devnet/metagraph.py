@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import epoch
 from .items import U16_MAX
 from .pallets import stake
 from .state import View
@@ -73,7 +74,7 @@ def build(view: View, netuid: int) -> dict[str, Any] | None:
         "alpha_out_emission": item("SubnetAlphaOutEmission"),
         "alpha_in_emission": item("SubnetAlphaInEmission"),
         "tao_in_emission": item("SubnetTaoInEmission"),
-        "pending_alpha_emission": _pending(view, netuid),
+        "pending_alpha_emission": epoch.pending(view, netuid),
         "pending_root_emission": 0,
         "subnet_volume": item("SubnetVolume"),
         "moving_price": {"bits": 1 << 32},
@@ -132,15 +133,6 @@ def build(view: View, netuid: int) -> dict[str, Any] | None:
         "collateral_min": zeros,
         "collateral_earned": zeros,
     }
-
-
-def _pending(view: View, netuid: int) -> int:
-    """The alpha that has gathered since the last epoch."""
-    first = view["FirstEmissionBlockNumber", netuid]
-    if first is None:
-        return 0
-    since = max(int(first) - 1, int(view["LastEpochBlock", netuid]))
-    return max(0, view.block - since) * int(view["SubnetAlphaOutEmission", netuid])
 
 
 def neurons(view: View, netuid: int, *, lite: bool) -> list[dict[str, Any]]:
