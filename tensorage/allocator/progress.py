@@ -78,6 +78,7 @@ class Display:
         self._began = self._told = clock()
         self._bars: Bars | None = None
         self._tasks: dict[int, TaskID] = {}
+        self._sectors: dict[int, int] = {}  # worker -> sector that its bar is about
         if console.is_terminal:
             self._bars = Bars(
                 TextColumn("{task.description}"),
@@ -114,8 +115,9 @@ class Display:
         label = f"  worker {progress.worker + 1}: sector {progress.job.index}"
         if task is None:
             task = self._tasks[progress.worker] = self._bars.add_task(label, total=self._size)
-        elif progress.done < (self._bars.tasks[self._bars.task_ids.index(task)].completed or 0):
+        elif self._sectors[progress.worker] != progress.job.index:
             self._bars.reset(task)  # speed and time left are of one sector
+        self._sectors[progress.worker] = progress.job.index
         self._bars.update(task, description=label, completed=progress.done)
         self._bars.update(self._all, completed=self._tally.done)
 

@@ -138,9 +138,9 @@ class Store:
         """All sectors, or those in one state, in ascending index."""
         query = (
             "SELECT sector, directory, state, root, reason FROM sectors JOIN disks USING (disk) "
-            "WHERE ?1 IS NULL OR state = ?1 ORDER BY sector"
+            "WHERE :state IS NULL OR state = :state ORDER BY sector"
         )
-        return self._read(lambda db: [_sector(row) for row in db.execute(query, (state,))])
+        return self._read(lambda db: [_sector(row) for row in db.execute(query, {"state": state})])
 
     def sector(self, index: int) -> Sector | None:
         """One sector."""
@@ -365,9 +365,9 @@ def _commitment(
     """The newest commitment of those asked for."""
     row = db.execute(
         "SELECT seq, prev_hash, profile, sector_count, capacity_root, block_number, signature "
-        "FROM commitments WHERE (?1 IS NULL OR seq = ?1) AND (?2 IS NULL OR hash = ?2) "
+        "FROM commitments WHERE (:seq IS NULL OR seq = :seq) AND (:hash IS NULL OR hash = :hash) "
         "ORDER BY seq DESC LIMIT 1",
-        (seq, hash),
+        {"seq": seq, "hash": hash},
     ).fetchone()
     if row is None:
         return None
