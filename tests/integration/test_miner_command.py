@@ -159,30 +159,39 @@ async def test_every_wrong_start_is_one_line_with_its_remedy_and_exit_code_2(net
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        here = tmp_path / "disk"
         cases = [
-            (["--wallet.name=nobody"], here, "no hotkey at", "btcli wallet create -w nobody"),
-            (["--wallet.name=stranger"], here, "is not registered", "tensorage devnet register"),
-            ([f"--axon.port={port}"], here, f"port {port} is in use", "--axon.port"),
-            (["--size_in_gb=0.001"], here, "one sector has", "Ask for a sector"),
-            (["--headroom=100000"], here, "no room for one sector", "Free space"),
+            (["--wallet.name=nobody"], None, "no hotkey at", "btcli wallet create -w nobody"),
+            (["--wallet.name=stranger"], None, "is not registered", "tensorage devnet register"),
+            ([f"--axon.port={port}"], None, f"port {port} is in use", "--axon.port"),
+            (["--size_in_gb=0.001"], None, "one sector has", "Ask for a sector"),
+            (["--headroom=100000"], None, "no room for one sector", "Free space"),
             ([], blocked / "sub", "cannot be used", "--db_root_path"),
             ([], newer, "of version 99", "--restart"),
             (
                 [f"--subtensor.network=sqlite://{tmp_path}/no.sqlite"],
-                here,
+                None,
                 "no.sqlite",
                 "tensorage devnet up",
             ),
-            (["--axon.external_ip=here"], here, "'here' is no address", "--axon.external_ip"),
+            (["--axon.external_ip=here"], None, "'here' is no address", "--axon.external_ip"),
         ]
-        for extra, root, what, remedy in cases:
-            process = start(
-                flags(net, root, wallets, 1, f"--logging.logging_dir={tmp_path / 'logs'}", *extra)
+        started = [
+            start(
+                flags(
+                    net,
+                    root or tmp_path / f"disk-{number}",
+                    wallets,
+                    1,
+                    f"--logging.logging_dir={tmp_path / 'logs'}",
+                    *extra,
+                )
             )
-            said = await asyncio.to_thread(finish, process, 60)
-            errors = [line for line in said.splitlines() if line.startswith("error: ")]
-            assert process.returncode == 2, (extra, said)
-            assert "Traceback" not in said
-            (line,) = errors
-            assert what in line and remedy in line, (extra, line)
+            for number, (extra, root, _, _) in enumerate(cases)
+        ]
+        sayings = await asyncio.gather(*(asyncio.to_thread(finish, process, 90) for process in started))
+    for (extra, _, what, remedy), process, said in zip(cases, started, sayings, strict=True):
+        errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert process.returncode == 2, (extra, said)
+        assert "Traceback" not in said
+        (line,) = errors
+        assert what in line and remedy in line, (extra, line)
