@@ -35,7 +35,7 @@ from .chain.genesis import known_genesis
 from .chain.network import ChainSettings
 from .chain.wallet import HotkeyPublic, load_hotkey, load_public
 from .errors import ChainError, StorageError, UsageError
-from .miner.service import profile_of
+from .service.profile import profile_of
 from .validator.ledger import LEDGER_NAME, LedgerIdentity, delete_ledger, open_ledger
 
 CHAIN_SECONDS = 20.0

@@ -6,7 +6,5 @@ blocks.py     which block a challenge may be about
 answers.py    whether a challenge is answered, and the answer
 commits.py    when a commitment is made, and making it
 fill.py       sealing what is missing in the background, and giving way to challenges
-selfcheck.py  which address others reach us at, and whether they do
-duty.py       work that is repeated for ever, through any failure
 command.py    the command
 """

@@ -22,10 +22,10 @@ from ..allocator.reader import CommittedReader, Reader
 from ..challenge import Challenge, answer
 from ..errors import RequestError, StorageError
 from ..hashchain import Sign
+from ..service.duty import Trouble
 from ..transport.axon import Call
 from ..transport.messages import ChallengeMessage
 from .blocks import Blocks, check_block
-from .duty import Trouble
 from .priority import Priority
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from ..allocator.plan import Headroom
 from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
 from ..errors import UsageError
-from .service import MinerService, MinerSettings, serve
+from ..service.lifetime import serve
+from .service import MinerService, MinerSettings
 
 
 def build(service: type[MinerService]) -> typer.Typer:
@@ -87,7 +88,7 @@ def build(service: type[MinerService]) -> typer.Typer:
         if restart and not disable_prompt:
             _confirm_restart(settings.roots)
         hotkey = load_hotkey(wallet_name, wallet_hotkey, str(wallet_path))
-        asyncio.run(serve(service(settings, hotkey)))
+        asyncio.run(serve(service(settings, hotkey).run))
 
     return app
 

@@ -23,7 +23,7 @@ from ..allocator.sealing import Control
 from ..allocator.store import Store
 from ..allocator.upkeep import DataDirectory
 from ..chain.types import Metagraph
-from .duty import repeat
+from ..service.duty import repeat
 
 log = logging.getLogger(__name__)
 

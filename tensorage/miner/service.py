@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..allocator.layout import DATABASE, Identity, directory_name
 from ..allocator.plan import Headroom, Target
@@ -31,8 +28,11 @@ from ..chain.client import Chain
 from ..chain.network import ChainSettings, Opener, open_chain
 from ..chain.types import Endpoint
 from ..chain.wallet import Hotkey
-from ..errors import ChainError, StaleChainError, UsageError
-from ..seal import DEV, MAIN
+from ..errors import StaleChainError
+from ..service.duty import repeat
+from ..service.lifetime import DRAIN_SECONDS, required, until
+from ..service.profile import profile_of
+from ..service.selfcheck import check_reachable, external_endpoint
 from ..transport.axon import Axon
 from ..transport.dendrite import Dendrite
 from ..transport.metrics import Metrics
@@ -40,19 +40,15 @@ from ..transport.nonces import SqliteNonceStore
 from .answers import Answers
 from .blocks import Blocks
 from .commits import Committer
-from .duty import repeat
 from .fill import Filler
 from .priority import Priority
 from .routes import Routes
-from .selfcheck import check_reachable, external_endpoint
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - peers must reach it
-DRAIN_SECONDS = 2.0
-LEAVE_SECONDS = 4.5
 _METAGRAPH_BLOCKS = 5  # how often the metagraph is refreshed
 _SELFCHECK_SECONDS = 600.0
 
@@ -84,22 +80,6 @@ class MinerSettings:
     external_ip: str | None = None
     external_port: int | None = None
     metrics_port: int = 0
-
-
-def profile_of(number: int | None, *, local: bool) -> int:
-    """The sector profile to use.
-
-    Raises:
-        UsageError: the one for tests, on a network where others would believe in it.
-    """
-    if number is None:
-        return (DEV if local else MAIN).number
-    if number == DEV.number and not local:
-        raise UsageError(
-            f"profile {DEV.number} proves nothing, so it is for a devnet only",
-            remedy="Leave --profile out",
-        )
-    return number
 
 
 class MinerService:
@@ -137,7 +117,7 @@ class MinerService:
         async with AsyncExitStack() as stack:
             stack.callback(self._thread.shutdown, wait=False, cancel_futures=True)
             chain = await stack.enter_async_context(Chain(settings.chain, self.hotkey, opener=self._opener))
-            neuron = await _required(chain.require_registered())
+            neuron = await required(chain.require_registered())
             identity = Identity(chain.genesis_hash, settings.chain.netuid, self.hotkey.public_key, profile)
             if settings.restart:
                 dropped = await self._in_thread(lambda: drop(settings.roots, identity))
@@ -293,51 +273,3 @@ class MinerService:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-async def _required(registered: Coroutine[Any, Any, T]) -> T:
-    """What a chain that answers at the start must tell."""
-    try:
-        return await registered
-    except ChainError as error:
-        raise UsageError(error.message, remedy=error.remedy) from error
-
-
-async def until(stop: asyncio.Event, duties: dict[str, Coroutine[Any, Any, None]]) -> None:
-    """Run duties, which never end, until `stop` is set; one that fails ends all, and its error is raised."""
-    tasks = [asyncio.create_task(duty, name=name) for name, duty in duties.items()]
-    stopped = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopped}:
-            task.result()
-    finally:
-        for task in (*tasks, stopped):
-            task.cancel()
-        await asyncio.gather(*tasks, stopped, return_exceptions=True)
-
-
-async def serve(service: MinerService) -> None:
-    """Run a service until SIGTERM or SIGINT; the process is gone `LEAVE_SECONDS` later, whatever hangs."""
-    stop = asyncio.Event()
-
-    def leave() -> None:
-        stop.set()
-        last = threading.Timer(LEAVE_SECONDS, _give_up)
-        last.daemon = True
-        last.start()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave)
-    try:
-        await service.run(stop)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-def _give_up() -> None:
-    """End at once: a thread still waits for a disk. What is on it is whole at any instant."""
-    log.error("not ended in time seconds=%.1f remedy=%r", LEAVE_SECONDS, "Check the disks for errors")
-    os._exit(1)

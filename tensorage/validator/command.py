@@ -15,8 +15,9 @@ from .. import config, seal
 from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
 from ..errors import UsageError
+from ..service.lifetime import serve
 from .parameters import Parameters
-from .service import ValidatorSettings, serve
+from .service import ValidatorService, ValidatorSettings
 
 app = typer.Typer(add_completion=False)
 
@@ -121,7 +122,7 @@ def validator(
             deadline=deadline,
         ),
     )
-    asyncio.run(serve(settings, hotkey))
+    asyncio.run(serve(ValidatorService(settings, hotkey).run))
 
 
 def _confirm_restart(hotkey: str, root: Path) -> None:

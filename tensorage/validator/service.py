@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
-from collections.abc import Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..allocator.layout import directory_name
 from ..chain.auth import verify
 from ..chain.client import Chain
 from ..chain.network import ChainSettings, Opener, open_chain
 from ..chain.wallet import Hotkey
-from ..errors import ChainError, StaleChainError, UsageError
-from ..miner.duty import Trouble, repeat
-from ..miner.selfcheck import check_reachable, external_endpoint
+from ..errors import StaleChainError
 from ..receipts import Verdict
+from ..service.duty import Trouble, repeat
+from ..service.lifetime import DRAIN_SECONDS, required, until
+from ..service.selfcheck import check_reachable, external_endpoint
 from ..transport.axon import Access, Axon, Call, Reply
 from ..transport.dendrite import Dendrite
 from ..transport.messages import RECEIPTS_PAGE, ReceiptsPage
@@ -51,7 +50,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - peers must reach it
-DRAIN_SECONDS = 2.0
 _METAGRAPH_BLOCKS = 5  # how often the metagraph is refreshed
 _PUBLISH_SECONDS = 600.0
 _SELFCHECK_SECONDS = 600.0
@@ -121,7 +119,7 @@ class ValidatorService:
         settings, parameters = self.settings, self.settings.parameters
         async with AsyncExitStack() as stack:
             chain = await stack.enter_async_context(Chain(settings.chain, self.hotkey, opener=self._opener))
-            neuron = await _required(chain.require_registered())
+            neuron = await required(chain.require_registered())
             book = await self._open_book(chain)
             stack.push_async_callback(book.close)
             pool = SealPool(settings.workers, self._executor)
@@ -167,7 +165,7 @@ class ValidatorService:
                     await check_reachable(other, self.hotkey.ss58, endpoint)
                 return _SELFCHECK_SECONDS
 
-            await _until(
+            await until(
                 stop,
                 {
                     "lag": lag.run(),
@@ -263,38 +261,3 @@ class _RoundDuty:
         else:
             self._trouble.worked()
         return max(_SHORTEST_PAUSE, self._every - (time.monotonic() - started))
-
-
-async def serve(settings: ValidatorSettings, hotkey: Hotkey) -> None:
-    """Run a validator until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        await ValidatorService(settings, hotkey).run(stop)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-async def _required(registered: Coroutine[Any, Any, T]) -> T:
-    """What a chain that answers at the start must tell."""
-    try:
-        return await registered
-    except ChainError as error:
-        raise UsageError(error.message, remedy=error.remedy) from error
-
-
-async def _until(stop: asyncio.Event, duties: dict[str, Coroutine[Any, Any, None]]) -> None:
-    """Run duties, which never end, until `stop` is set; one that fails ends all, and its error is raised."""
-    tasks = [asyncio.create_task(duty, name=name) for name, duty in duties.items()]
-    stopped = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopped}:
-            task.result()
-    finally:
-        for task in (*tasks, stopped):
-            task.cancel()
-        await asyncio.gather(*tasks, stopped, return_exceptions=True)

@@ -25,6 +25,7 @@ LAYERS = [
     {"conformance", "config", "simulate"},
     {"chain"},
     {"transport", "allocator", "registration"},
+    {"service"},
     {"validator", "miner"},
     {"allocate"},
     {"demo"},
