@@ -5,20 +5,26 @@ import os
 import pty
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from allocator_data import ME, flip, is_sealed
+from devnet_live import live
 
 from tensorage.allocator.layout import DATABASE, Identity
+from tensorage.allocator.schema import read_identity
 from tensorage.allocator.store import Store
 from tensorage.allocator.upkeep import DataDirectory
+from tensorage.chain.auth import verify
 from tensorage.chain.wallet import create_wallet
+from tensorage.commitment import check_listing
 
 REPOSITORY = Path(__file__).parents[2]
 GIB_A_SECTOR = 1 / 256
@@ -94,10 +100,32 @@ def test_it_fills_verifies_and_says_what_it_did(operator):
         assert all(is_sealed(data, sector) for sector in data.store.sectors("sealed"))
 
 
-@pytest.mark.parametrize(
-    ("said", "goes_on"),
-    [("y", True), ("YES", True), ("Yes", True), ("n", False), ("", False), ("yep", False)],
-)
+def test_with_a_chain_it_asks_nobody_else_and_commits(operator):
+    shutil.rmtree(operator.directory)
+    with live(operator.home / "away.sqlite"):
+        result = operator.run("--disable_prompt", "--disable_verify", "--json", sectors=3)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["commitment"] == 1
+    identity = read_identity(operator.directory / DATABASE)
+    assert identity.hotkey == operator.identity.hotkey and identity.genesis != operator.identity.genesis
+    with Store(operator.directory / DATABASE, identity) as store:
+        signed = store.commitment()
+        signed.check(verify)
+        check_listing(signed.commitment, store.listing(1))
+        assert signed.commitment.sector_count == 3
+
+
+def test_a_validator_needs_only_its_ledger_and_finney_no_connection(operator):
+    flags = ("--validator", "--subtensor.chain_endpoint", "", "--subtensor.network", "finney")
+    result = operator.run(*flags)
+    assert result.returncode == 0, result.stderr
+    ledger = operator.roots[0] / replace(operator.identity, netuid=7).directory_name / "validator.sqlite"
+    assert str(ledger) in result.stdout and ledger.exists()
+    assert not list(operator.home.rglob("*.sector"))
+    assert "ask" in one_line(operator.run(*flags, "--restart"))
+
+
+@pytest.mark.parametrize(("said", "goes_on"), [("y", True), ("Yes", True), ("", False), ("yep", False)])
 def test_the_question_takes_y_and_yes(operator, said, goes_on):
     master, slave = pty.openpty()
     process = subprocess.Popen(
