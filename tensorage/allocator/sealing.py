@@ -93,7 +93,7 @@ class Control:
 
     def _signal(self, change: int) -> None:
         with self._lock:
-            before, self._pauses = self._pauses, self._pauses + change
+            before, self._pauses = self._pauses, max(self._pauses + change, 0)
             if bool(before) != bool(self._pauses):
                 for process in self._processes:
                     process.send_signal(signal.SIGSTOP if self._pauses else signal.SIGCONT)
@@ -202,20 +202,28 @@ class Supervisor:
             if jobs:
                 self._start(0)  # compiles the kernel, if need be, for those that follow
             while self._workers:
-                if self.control.stopped:
-                    return False
+                stopped = self.control.stopped
                 try:
-                    worker, message = self._events.get(timeout=_LOOK_SECONDS)
+                    worker, message = self._events.get(block=not stopped, timeout=_LOOK_SECONDS)
                 except queue.Empty:
+                    if stopped:
+                        return False
                     continue
-                self._handle(worker, message, waiting)
+                if self._workers.get(worker.number) is worker:  # not the last words of one that was ended
+                    self._handle(worker, message, waiting)
             return True
         finally:
             for worker in list(self._workers.values()):
                 self._end(worker)
 
     def _start(self, number: int) -> None:
-        worker = _Process(number, self.identity, self._events)
+        try:
+            worker = _Process(number, self.identity, self._events)
+        except OSError as error:
+            raise SealingStoppedError(
+                f"worker process {number + 1} cannot be started: {error.strerror}",
+                remedy="Lower --workers, or raise the limits on processes and memory",
+            ) from error
         self._workers[number] = worker
         self.control._add(worker.popen)
 
@@ -260,8 +268,6 @@ class Supervisor:
             self._end(worker)
 
     def _died(self, worker: _Process, waiting: deque[Job]) -> None:
-        if worker.number not in self._workers:
-            return  # it had nothing left to do and was ended
         job = self._end(worker)
         log.warning(
             "worker died worker=%d sector=%s status=%s remaining=%d remedy=%r",

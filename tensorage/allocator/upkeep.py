@@ -1,9 +1,8 @@
 """Keeping a data directory in order: what `allocate` and the miner do, step by step.
 
-    store = open_store(roots, identity)           # or through `DataDirectory`, below
-    with data.filling():
-        data.recover()                            # after whatever stopped the last one
-        plan = data.plan(target, headroom)        # to show, or to act on
+    with DataDirectory(roots, identity) as data, data.filling():
+        data.recover()                        # after whatever stopped the last one
+        plan = data.plan(target, headroom)    # to show, or to act on
         data.apply(plan)
         data.fill(workers)
         data.verify(workers)
