@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from ..encoding import HASH_SIZE
 from ..errors import TensorageError
-from .sealing import give_way, sealed_chunk_roots
+from .sealing import begin_worker, sealed_chunk_roots
 
 
 class SealingError(TensorageError):
@@ -72,6 +72,6 @@ class SealPool:
             return self._given
         if self._own is None:
             self._own = ProcessPoolExecutor(
-                self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=give_way
+                self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker
             )
         return self._own

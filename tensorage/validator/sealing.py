@@ -6,15 +6,25 @@ challenge may not.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 import time
 
 from .. import seal
 
 
-def give_way() -> None:
-    """Lower the priority of this process."""
+def begin_worker() -> None:
+    """Lower the priority of this process, and have it end with the one that started it, however that ends."""
     os.nice(10)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a killed parent leaves nobody to tell
 
 
 def sealed_chunk_roots(
