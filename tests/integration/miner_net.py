@@ -23,6 +23,8 @@ from tensorage.transport.messages import ChallengeMessage
 MINER, OTHER, VALIDATOR = (Hotkey.from_uri(uri) for uri in ("//M1", "//M2", "//V"))
 SECTOR = 4 << 20
 HOPS = 8
+#: Processes that a test has started; what is left of them is killed after it.
+STARTED: list[subprocess.Popen[str]] = []
 
 
 def settings(net, root: Path, sectors: int, **changes) -> MinerSettings:
@@ -170,6 +172,7 @@ def start(arguments: list[str], *, limit: int | None = None) -> subprocess.Popen
         text=True,
         env=environment,
     )
+    STARTED.append(process)
     if limit is not None:
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     return process

@@ -13,12 +13,22 @@ from pathlib import Path
 
 import pytest
 from chain_net import Net, eventually, permitted
-from miner_net import VALIDATOR, Asker, flags, start, state_of, workers_of
+from miner_net import STARTED, VALIDATOR, Asker, flags, start, state_of, workers_of
 
 from tensorage.chain.devnet import faucet
 from tensorage.chain.wallet import load_hotkey
 
 LEAVES_WITHIN = 5.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    STARTED.clear()
 
 
 @pytest.fixture
@@ -66,49 +76,41 @@ def finish(process: subprocess.Popen, seconds: float = 20.0) -> str:
 async def test_sigterm_ends_a_miner_within_five_seconds_also_while_it_seals(net, tmp_path):
     root = tmp_path / "disk"
     process = start(flags(net, root, tmp_path / "wallets", 500))
-    try:
-        await eventually(lambda: sealed(root) >= 2 or process.poll() is not None, 60)
-        workers = workers_of(process.pid)
-        assert process.poll() is None and workers
-        began = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        said = await asyncio.to_thread(finish, process)
-        assert time.monotonic() - began < LEAVES_WITHIN
-        assert process.returncode == 0, said
-        assert "Traceback" not in said
-        assert all(state_of(worker) == "Z" for worker in workers)
-        count = sealed(root)
-        assert len(list(root.rglob("*.sector"))) in (count, count + 1)
-    finally:
-        process.kill()
+    await eventually(lambda: sealed(root) >= 2 or process.poll() is not None, 60)
+    workers = workers_of(process.pid)
+    assert process.poll() is None and workers
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    said = await asyncio.to_thread(finish, process)
+    assert time.monotonic() - began < LEAVES_WITHIN
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert all(state_of(worker) == "Z" for worker in workers)
+    count = sealed(root)
+    assert len(list(root.rglob("*.sector"))) in (count, count + 1)
 
 
 async def test_a_killed_miner_goes_on_with_its_chain_of_commitments(net, chain, hotkey, tmp_path):
     root, wallets = tmp_path / "disk", tmp_path / "wallets"
     process = start(flags(net, root, wallets, 3))
     async with Asker(net, chain, miner=hotkey) as validator:
-        try:
-            first = await validator.committed(3, 60)
-            process.kill()
-            process = start(flags(net, root, wallets, 400))
-            await eventually(lambda: sealed(root) > 6 or process.poll() is not None, 60)
-            process.kill()  # while it seals
-            assert process.poll() is None or process.wait() is not None
-            process.communicate()
-            count = sealed(root)
-            process = start(flags(net, root, wallets, count))
-            second = await validator.committed(count, 60)
-            assert second.seq > first.seq
-            chained = second
-            while chained.seq > first.seq + 1:
-                before = await validator.commitment(chained.seq - 1)
-                assert before.hash == chained.prev_hash
-                chained = before
-            assert chained.prev_hash == first.hash
-            await validator.prove(second)
-        finally:
-            process.kill()
-            process.communicate()
+        first = await validator.committed(3, 60)
+        process.kill()
+        process = start(flags(net, root, wallets, 400))
+        await eventually(lambda: sealed(root) > 6 or process.poll() is not None, 60)
+        process.kill()  # while it seals
+        process.wait()
+        count = sealed(root)
+        process = start(flags(net, root, wallets, count))
+        second = await validator.committed(count, 60)
+        assert second.seq > first.seq
+        chained = second
+        while chained.seq > first.seq + 1:
+            before = await validator.commitment(chained.seq - 1)
+            assert before.hash == chained.prev_hash
+            chained = before
+        assert chained.prev_hash == first.hash
+        await validator.prove(second)
 
 
 async def test_a_full_disk_is_told_once_and_filled_as_soon_as_there_is_room(net, chain, hotkey, tmp_path):
@@ -116,23 +118,19 @@ async def test_a_full_disk_is_told_once_and_filled_as_soon_as_there_is_room(net,
     log = root / "logs" / "miner.log"
     process = start(flags(net, root, tmp_path / "wallets", 2), limit=3 << 20)
     async with Asker(net, chain, miner=hotkey) as validator:
-        try:
-            await eventually(lambda: log.exists() and "is full" in log.read_text(), 30)
-            await asyncio.sleep(4)  # in which it tries again
-            lines = [line for line in log.read_text().splitlines() if "is full" in line]
-            assert len(lines) == 1 and "remedy='Free space" in lines[0]
-            assert process.poll() is None
-            await eventually(lambda: answers(validator), 10)
-            assert sealed(root) == 0
+        await eventually(lambda: log.exists() and "is full" in log.read_text(), 30)
+        await asyncio.sleep(4)  # in which it tries again
+        lines = [line for line in log.read_text().splitlines() if "is full" in line]
+        assert len(lines) == 1 and "remedy='Free space" in lines[0]
+        assert process.poll() is None
+        await eventually(lambda: answers(validator), 10)
+        assert sealed(root) == 0
 
-            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
-            commitment = await validator.committed(2, 60)
-            await validator.prove(commitment)
-            assert "filling works again" in log.read_text()
-        finally:
-            process.kill()
-            process.communicate()
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+        commitment = await validator.committed(2, 60)
+        await validator.prove(commitment)
+        assert "filling works again" in log.read_text()
 
 
 async def answers(validator: Asker) -> bool:
