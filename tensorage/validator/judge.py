@@ -4,7 +4,7 @@ Rules. Bytes that do not verify are `wrong` at once. What did not come in time, 
 once more with the same nonce, and counts only when it fails again. A validator that stood still itself does
 not call a miner late. And when over 30 % of the challenged miners, and at least 3, fail at once in one way,
 the validator is assumed to be at fault; but in at most 3 of any 24 rounds, since miners who agree to delete
-their disks on one day fail at once in one way too (docs/decisions/0005-validator-fault-budget.md).
+their disks on one day fail at once in one way too (docs/decisions/0007-validator-fault-budget.md).
 """
 
 from __future__ import annotations

@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 #: A chain whose finality lags further behind than this finalizes nothing; its head is taken instead.
 FINALITY_LAG = 64
 
+#: Seconds of a round that may go by with looking at commitments: that share, but at least so many. Who has
+#: not shown its commitment by then is asked about the one that is known, and comes earlier next time.
+LOOKING_SHARE = 0.3
+LEAST_LOOKING = 10.0
+
 #: Kinds of refusal by which a miner says that it has nothing to show yet.
 _NOTHING_YET = frozenset({"unknown", "unready"})
 
@@ -106,10 +111,11 @@ class Rounds:
         await self._follow(metagraph, neurons, now)
         jobs = {
             hotkey: partial(self._looking, neuron, book.miners[hotkey], head.number, metagraph.tempo, now)
-            for hotkey, neuron in neurons.items()
+            for hotkey, neuron in _rotated(neurons, now)
             if hotkey in book.miners and not scoring.quarantined(book.miners[hotkey].standing, now)
         }
-        looks = await together(jobs, self._parameters.concurrency)
+        within = max(LEAST_LOOKING, LOOKING_SHARE * self._parameters.round_seconds)
+        looks = await together(jobs, self._parameters.concurrency, within=within)
         troubled = [look for look in looks.values() if look.trouble is not None]
         for look in looks.values():
             if look.trouble is None and look.miner != book.miners[look.miner.hotkey]:
@@ -360,6 +366,13 @@ async def challenge_block(chain: ChainView, head: BlockRef) -> BlockRef:
     """The block whose hash goes into this round's nonces: the newest that nothing can replace any more."""
     finalized = await chain.finalized()
     return head if head.number - finalized.number > FINALITY_LAG else finalized
+
+
+def _rotated(neurons: dict[str, Neuron], now: int) -> list[tuple[str, Neuron]]:
+    """The neurons, beginning with another one each round, so that slow ones cannot always be in the way."""
+    listed = list(neurons.items())
+    start = now * 37 % len(listed) if listed else 0
+    return listed[start:] + listed[:start]
 
 
 def _asked(metagraph: Metagraph, address: bytes) -> dict[str, Neuron]:
