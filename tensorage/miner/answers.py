@@ -3,6 +3,7 @@
     403  the caller has no validator permit          (the axon's admission)
     400  no challenge, a stale block, another chain's block
     404  not one of our newest two commitments
+    429  as many are being answered as can be in time
     503  a sector that the walk leads to is damaged or its disk is away: said, and seen to
 
 The same challenge asked twice is answered twice. Reading and hashing are done in threads of their own, which
@@ -31,6 +32,7 @@ from .priority import Priority
 log = logging.getLogger(__name__)
 
 THREADS = 4
+MOST_WAITING = 64
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ class Answers:
 
     Args:
         netuid, miner: ours; the miner is the public key.
-        on_damage: told on the event loop that a sector was quarantined.
+        see_to: told on the event loop which sector is damaged; False when that is known.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Answers:
         sign: Sign,
         blocks: Blocks,
         priority: Priority,
-        on_damage: Callable[[], None],
+        see_to: Callable[[int], bool],
     ) -> None:
         self._reader = reader
         self._netuid = netuid
@@ -60,7 +62,8 @@ class Answers:
         self._sign = sign
         self._blocks = blocks
         self._priority = priority
-        self._on_damage = on_damage
+        self._see_to = see_to
+        self._waiting = 0
         self._trouble = Trouble("reading for a challenge")
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="answers")
 
@@ -71,6 +74,17 @@ class Answers:
             RequestError: one of those above.
         """
         asked = call.json(ChallengeMessage)
+        if self._waiting >= MOST_WAITING:
+            raise RequestError(
+                "rate_limited", f"{MOST_WAITING} challenges are being answered; ask again soon"
+            )
+        self._waiting += 1
+        try:
+            return await self._answered(call, asked)
+        finally:
+            self._waiting -= 1
+
+    async def _answered(self, call: Call, asked: ChallengeMessage) -> bytes:
         with self._priority.answering():
             try:
                 committed = await self._in_thread(self._reader.committed, asked.commitment)
@@ -90,8 +104,8 @@ class Answers:
                 )
                 proof = await self._in_thread(self._answer, challenge, asked.hops, committed)
             except DamagedSectorError as error:
-                log.warning("sector damaged sector=%d error=%r", error.index, str(error))
-                self._on_damage()
+                if self._see_to(error.index):
+                    log.warning("sector damaged sector=%d error=%r", error.index, str(error))
                 raise RequestError(
                     "unready", f"sector {error.index} is damaged; it is being sealed again"
                 ) from error

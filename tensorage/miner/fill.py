@@ -47,10 +47,11 @@ class Filler:
         self._every = every
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="filling")
         self._again = asyncio.Event()
-        # Guards what pausing, waking and closing change while the thread fills.
+        # Guards what pausing, damage and closing change while the thread fills.
         self._lock = threading.Lock()
         self._control: Control | None = None
         self._paused = False
+        self._in_hand: frozenset[int] = frozenset()  # sectors that are sealed next, or were to be
         self._closed = False
         #: Held while the plan is being changed: who looks at what is planned takes it too.
         self.planning = threading.Lock()
@@ -108,12 +109,16 @@ class Filler:
                 if self._control is not None:
                     self._control.resume()
 
-    def wake(self) -> None:
-        """See to a sector that has just been found damaged. On the event loop."""
+    def see_to(self, index: int) -> bool:
+        """See to a sector that was found damaged; False when that is being done. On the event loop."""
         with self._lock:
+            if index in self._in_hand:
+                return False
+            self._in_hand |= {index}
             if self._control is not None:
                 self._control.stop()
         self._again.set()
+        return True
 
     def partition(self, metagraph: Metagraph) -> None:
         """Share the sealed chunks out among the validators by stake. Blocks on the disk.
@@ -128,12 +133,16 @@ class Filler:
             self.store.set_partition(shares)
             log.info("space shared out validators=%d chunks=%d", len(shares), chunks)
 
-    async def close(self) -> None:
-        """End the workers, wait for the thread, close the database."""
+    def stop(self) -> None:
+        """End the workers, for good."""
         with self._lock:
             self._closed = True
             if self._control is not None:
                 self._control.stop()
+
+    async def close(self) -> None:
+        """End the workers, wait for the thread, close the database."""
+        self.stop()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
         self._data.close()
 
@@ -150,9 +159,11 @@ class Filler:
             try:
                 with self._data.filling():
                     self._plan()
-                    missing = len(self._data.unsealed())
+                    missing = frozenset(sector.index for sector in self._data.unsealed())
+                    with self._lock:
+                        self._in_hand |= missing
                     if missing:
-                        log.info("filling sectors=%d", missing)
+                        log.info("filling sectors=%d", len(missing))
                     whole = self._data.fill(self._workers, control)
                     if missing and whole:
                         counts = self.store.counts()
@@ -161,6 +172,8 @@ class Filler:
                 with self._lock:
                     self._control = None
             if whole:
+                with self._lock:
+                    self._in_hand = frozenset()
                 return
 
     def _begin(self) -> Control | None:

@@ -149,7 +149,7 @@ class MinerService:
                 sign=self.hotkey.sign,
                 blocks=blocks,
                 priority=Priority(filler.pause, filler.resume),
-                on_damage=filler.wake,
+                see_to=filler.see_to,
             )
             stack.callback(answers.close)
             routes = Routes(reading, answers)
@@ -171,7 +171,8 @@ class MinerService:
                 "miner serves uid=%d hotkey=%s netuid=%d axon=%s data=%s",
                 *(neuron.uid, self.hotkey.ss58, identity.netuid, self.endpoint, store.path.parent),
             )
-            await self._work(stop, chain, axon, blocks, committer, filler)
+            stack.callback(filler.stop)
+            await self._work(stop, chain, blocks, committer, filler)
 
     def _profile(self) -> int:
         """The sector profile that was asked for, else that of the database, else the network's."""
@@ -223,7 +224,6 @@ class MinerService:
         self,
         stop: asyncio.Event,
         chain: Chain,
-        axon: Axon,
         blocks: Blocks,
         committer: Committer,
         filler: Filler,
@@ -235,8 +235,7 @@ class MinerService:
         published = asyncio.Event()
 
         async def commit() -> float:
-            if await self._in_thread(committer.step) is not None:
-                self._unready = None
+            await self._in_thread(committer.step)
             return min(12.0, max(0.5, block_time))
 
         async def publish() -> float:
