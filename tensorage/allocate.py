@@ -263,7 +263,7 @@ class _Allocation:
         if number is None and not request.restart:
             known = read_identity(database)
             number = known.profile if known else None
-        number = profile_of(number, local=request.chain.is_devnet)
+        number = profile_of(number, request.chain)
         return Identity(genesis, netuid, key.public_key, number)
 
     def _drop(self, identity: Identity) -> None:

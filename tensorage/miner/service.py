@@ -182,7 +182,7 @@ class MinerService:
             directory = settings.roots[0] / directory_name(settings.chain.netuid, self.hotkey.public_key)
             known = read_identity(directory / DATABASE)
             number = known.profile if known else None
-        return profile_of(number, local=settings.chain.is_devnet)
+        return profile_of(number, settings.chain)
 
     def prepare(self, store: Store) -> None:
         """Called once, before anything is served."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from ..chain.network import ChainSettings
 from ..errors import UsageError
 from ..seal import DEV, MAIN
 
 
-def profile_of(number: int | None, *, local: bool) -> int:
-    """The sector profile to use: the one asked for, else the network's own.
+def is_harmless(chain: ChainSettings) -> bool:
+    """Whether it is a chain without value, where nothing needs proof: a devnet, or the local node."""
+    return chain.is_devnet or (chain.network == "local" and not chain.endpoint)
 
-    Args:
-        local: whether the network is one without value, such as a devnet.
+
+def profile_of(number: int | None, chain: ChainSettings) -> int:
+    """The sector profile to use: the one asked for, else the small one on a devnet, the main one elsewhere.
 
     Raises:
-        UsageError: the one for tests, on a network where others would believe in it.
+        UsageError: the small one, on a chain where others would believe in it.
     """
     if number is None:
-        return (DEV if local else MAIN).number
-    if number == DEV.number and not local:
+        return (DEV if chain.is_devnet else MAIN).number
+    if number == DEV.number and not is_harmless(chain):
         raise UsageError(
-            f"profile {DEV.number} proves nothing, so it is for a devnet only",
+            f"profile {DEV.number} proves nothing, so it is for a devnet or a local node only",
             remedy="Leave --profile out",
         )
     return number

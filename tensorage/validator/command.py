@@ -16,6 +16,7 @@ from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
 from ..errors import UsageError
 from ..service.lifetime import serve
+from ..service.profile import is_harmless
 from .parameters import Parameters
 from .service import ValidatorService, ValidatorSettings
 
@@ -26,7 +27,7 @@ def parameters_for(
     chain: ChainSettings, *, round_seconds: float, audit_seconds: float, hops: int, deadline: float
 ) -> Parameters:
     """The parameters on a chain: profile 0 and private addresses where there is nothing to lose."""
-    harmless = chain.is_devnet or (chain.network == "local" and not chain.endpoint)
+    harmless = is_harmless(chain)
     return Parameters(
         hops=hops,
         deadline=deadline,
