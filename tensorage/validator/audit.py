@@ -83,7 +83,7 @@ class Budget:
 
     def begin(self) -> None:
         """A new round."""
-        most = max(2 * self.seconds_a_round, *self.estimates.values())
+        most = self.seconds_a_round + max(self.estimates.values())
         self.left = min(most, self.left + self.seconds_a_round)
 
     def take(self, profile: int) -> bool:

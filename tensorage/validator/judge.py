@@ -72,8 +72,8 @@ def excused_stall(attempt: Attempt, deadline: float) -> Attempt:
 
 
 def ask_again(first: Attempt) -> bool:
-    """Whether the same challenge is put once more."""
-    return first.verdict in FAILURES or first.verdict is Verdict.VALIDATOR_FAULT
+    """Whether the same challenge is put once more; not after a fault of ours, which moves nothing anyway."""
+    return first.verdict in FAILURES
 
 
 def conclude(first: Attempt, second: Attempt | None) -> Judgement:

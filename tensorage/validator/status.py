@@ -54,6 +54,7 @@ def read_status(path: Path) -> list[MinerStatus]:
     """
     try:
         with closing(connect_read_only(path)) as db:
+            db.execute("BEGIN")  # one snapshot for all of it
             now = db.execute("SELECT coalesce(max(round), 0) FROM rounds").fetchone()[0]
             found = db.execute(
                 "SELECT miners.*, message FROM miners LEFT JOIN commitments ON hash = commitment"

@@ -30,6 +30,7 @@ def judgements(*attempts: Attempt) -> dict[str, Judgement]:
 
 def test_only_what_did_not_come_is_asked_again():
     assert [ask_again(attempt) for attempt in (PASS, WRONG, LATE, REFUSED)] == [False, False, True, True]
+    assert not ask_again(Attempt(Verdict.VALIDATOR_FAULT, "stalled", "ours"))
 
 
 def test_the_second_asking_decides():
