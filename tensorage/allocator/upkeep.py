@@ -50,6 +50,17 @@ class Damage:
     why: str
 
 
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn what the system refuses about one of our files into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename} cannot be used: {error.strerror}", remedy="Check the disk and its permissions"
+        ) from error
+
+
 def _ignore(progress: Progress) -> None:
     """Nobody watches."""
 
@@ -96,11 +107,13 @@ class DataDirectory:
         with locks.filling(self.directories[0]):
             yield
 
+    @_disk_errors()
     def recover(self) -> Recovery:
         """Put right what a killed process or somebody else has left; under `filling`.
 
         Raises:
             UsageError: a disk is no longer there. Nothing is touched then.
+            StorageError: a file or the database cannot be used.
         """
         self._ids = disks.attach(self.store, self.directories)
         rows = {sector.index: sector for sector in self.store.sectors()}
@@ -147,10 +160,14 @@ class DataDirectory:
         ]
         return make_plan(self.identity.sectors, surveyed, held, target, headroom)
 
+    @_disk_errors()
     def apply(self, plan: Plan) -> None:
         """Drop what the plan removes, which frees its space at once, and note what it adds; under `filling`.
 
         A commitment that lists dropped sectors cannot be answered any more: the next one leaves them out.
+
+        Raises:
+            StorageError: a file or the database cannot be used.
         """
         places = self.store.disks()
         self.store.forget(place.index for place in plan.remove)
@@ -164,6 +181,7 @@ class DataDirectory:
             row for row in self.store.sectors() if row.state != "sealed" and row.directory in self.directories
         ]
 
+    @_disk_errors()
     def fill(
         self, workers: int | None = None, control: Control | None = None, observer: Observer = _ignore
     ) -> bool:
