@@ -12,6 +12,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from bittensor import RpcSubstrate, Substrate
 from bittensor.settings import (
@@ -60,6 +61,13 @@ class ChainSettings:
     @property
     def is_devnet(self) -> bool:
         return is_devnet(self.network, self.endpoint)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the chain is a devnet or its node is on this machine; that node may follow any chain."""
+        if self.is_devnet or (self.network == "local" and not self.endpoint):
+            return True
+        return urlsplit(self.label).hostname in ("localhost", "127.0.0.1", "::1")
 
     @property
     def label(self) -> str:

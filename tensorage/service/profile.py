@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from ..chain.genesis import FINNEY_GENESIS
 from ..chain.network import ChainSettings
 from ..errors import UsageError
 from ..seal import DEV, MAIN
 
 
-def is_harmless(chain: ChainSettings) -> bool:
-    """Whether it is a chain without value, where nothing needs proof: a devnet, or the local node."""
-    return chain.is_devnet or (chain.network == "local" and not chain.endpoint)
+def is_harmless(chain: ChainSettings, genesis: bytes | None = None) -> bool:
+    """Whether it is a chain without value, where nothing needs proof: a devnet, or a local node's own chain.
+
+    Args:
+        genesis: hash of block 0, once it is known. A node on this machine may follow finney.
+    """
+    return chain.is_local and genesis != FINNEY_GENESIS
 
 
 def profile_of(number: int | None, chain: ChainSettings) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import challenge as challenges
 from .. import seal
@@ -34,3 +34,7 @@ class Parameters:
     concurrency: int = 16
     profiles: frozenset[int] = frozenset({seal.MAIN.number})
     private: bool = False
+
+    def strict(self) -> Parameters:
+        """The same on a chain with value."""
+        return replace(self, profiles=frozenset({seal.MAIN.number}), private=False)

@@ -27,6 +27,7 @@ from ..errors import StaleChainError
 from ..receipts import Verdict
 from ..service.duty import Trouble, repeat
 from ..service.lifetime import DRAIN_SECONDS, required, until
+from ..service.profile import is_harmless
 from ..service.selfcheck import check_reachable, external_endpoint
 from ..transport.axon import Access, Axon, Call, Reply
 from ..transport.dendrite import Dendrite
@@ -119,6 +120,8 @@ class ValidatorService:
         settings, parameters = self.settings, self.settings.parameters
         async with AsyncExitStack() as stack:
             chain = await stack.enter_async_context(Chain(settings.chain, self.hotkey, opener=self._opener))
+            if not is_harmless(settings.chain, chain.genesis_hash):
+                parameters = parameters.strict()
             neuron = await required(chain.require_registered())
             book = await self._open_book(chain)
             stack.push_async_callback(book.close)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tensorage.chain.genesis import FINNEY_GENESIS
 from tensorage.chain.network import ChainSettings
 from tensorage.errors import UsageError
-from tensorage.service.profile import profile_of
+from tensorage.service.profile import is_harmless, profile_of
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,14 @@ def test_the_small_one_is_the_default_on_a_devnet_only(network, endpoint, defaul
 
 
 @pytest.mark.parametrize(
-    ("network", "endpoint"), [("devnet", None), ("local", None), ("finney", "sqlite:///x")]
+    ("network", "endpoint"),
+    [
+        ("devnet", None),
+        ("local", None),
+        ("finney", "sqlite:///x"),
+        ("finney", "ws://127.0.0.1:9944"),
+        ("ws://localhost:9944", None),
+    ],
 )
 def test_where_nothing_is_to_lose_it_may_be_asked_for(network, endpoint):
     assert profile_of(0, ChainSettings(network, endpoint, 1)) == 0
@@ -30,3 +38,9 @@ def test_where_nothing_is_to_lose_it_may_be_asked_for(network, endpoint):
 def test_where_others_would_believe_in_it_it_is_refused(network, endpoint):
     with pytest.raises(UsageError, match="proves nothing"):
         profile_of(0, ChainSettings(network, endpoint, 1))
+
+
+def test_a_node_on_this_machine_that_follows_finney_is_not_harmless():
+    chain = ChainSettings("local", None, 7)
+    assert is_harmless(chain, bytes(32))
+    assert not is_harmless(chain, FINNEY_GENESIS)
