@@ -6,7 +6,6 @@ from bittensor.settings import FINNEY_GENESIS_HASH
 
 from .network import ChainSettings
 
-
 FINNEY_GENESIS = bytes.fromhex(str(FINNEY_GENESIS_HASH).removeprefix("0x"))
 
 
