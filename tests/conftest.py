@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -8,3 +9,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("tensorage", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("hunt", parent=settings.get_profile("tensorage"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tensorage"))
+
+# A shell that starts us in the background has us ignore SIGINT, and our children inherit that; they are sent it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
