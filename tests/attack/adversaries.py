@@ -46,9 +46,11 @@ def made_up(index: int, leaf: int) -> bytes:
     return np.random.default_rng([index, leaf]).bytes(seal.LEAF_SIZE)
 
 
-def is_kept(leaf: int, fraction: float) -> bool:
-    """Whether a miner that keeps this fraction of its leaves, chosen evenly, keeps this one."""
-    return int.from_bytes(sha256(b"kept" + u64(leaf))[:8], "big") < fraction * 2**64
+@lru_cache(maxsize=8)
+def dropped_leaves(leaves: int, fraction: float) -> frozenset[int]:
+    """The leaves that a miner dropped who keeps exactly this fraction of them, chosen evenly."""
+    order = sorted(range(leaves), key=lambda leaf: sha256(b"dropped" + u64(leaf)))
+    return frozenset(order[: round((1 - fraction) * leaves)])
 
 
 class HashesOnly(TestMiner):
@@ -176,7 +178,8 @@ class Partial(TestMiner):
         self.fraction = fraction
 
     def keeps(self, entry: int, leaf: int) -> bool:
-        return is_kept(entry * seal.DEV.leaves + leaf, self.fraction)
+        dropped = dropped_leaves(len(self.disk) * seal.DEV.leaves, self.fraction)
+        return entry * seal.DEV.leaves + leaf not in dropped
 
     async def honest(self, commitment: Commitment, message: ChallengeMessage) -> bytes:
         return self.walk(commitment, asked(self, message), message.hops)

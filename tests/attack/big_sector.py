@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adversaries import asked, is_kept
+from adversaries import asked, dropped_leaves
 from validator_net import GENESIS, NETUID, PARAMETERS, VALIDATOR, Subnet, TestMiner
 
 from tensorage import challenge as challenges
@@ -120,7 +120,7 @@ class RebuildsOnDemand(BigMiner):
         self._sealed: list[memoryview] = []
 
     def keeps(self, leaf: int) -> bool:
-        return is_kept(leaf, self.fraction)
+        return leaf not in dropped_leaves(seal.MAIN.leaves, self.fraction)
 
     def read(self, entry: int, leaf: int) -> Opening:
         if self.keeps(leaf):
