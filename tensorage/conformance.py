@@ -6,8 +6,9 @@ to the end of a walk, from the smallest set of ingredients.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
 from hashlib import sha256
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -75,34 +76,47 @@ def _vector(given: VectorInput) -> dict[str, Any]:
     genesis, miner = bytes.fromhex(given.genesis), bytes.fromhex(given.miner)
     profile = seal.profile(given.profile)
     sealer = seal.Sealer(profile)
-
-    @lru_cache(maxsize=1)  # the sealer holds one sector at a time
-    def sealed(index: int) -> memoryview:
-        return sealer.seal(seal.sector_id(genesis, given.netuid, miner, profile, index))
-
     sectors, entries = [], []
-    for index in sorted(given.sectors):
-        data = sealed(index)
-        root = merkle.root(merkle.leaf_hashes(data, seal.LEAF_SIZE))
-        entries.append((index, root))
-        sectors.append(
-            {
-                "index": index,
-                "sector_id": seal.sector_id(genesis, given.netuid, miner, profile, index).hex(),
-                "sha256_of_sealed_bytes": sha256(data).hexdigest(),
-                "first_leaf_first_16": bytes(data[:16]).hex(),
-                "last_leaf_last_16": bytes(data[-16:]).hex(),
-                "sector_root": root.hex(),
-            }
-        )
+    with TemporaryFile() as disk:
+        for index in sorted(given.sectors):
+            sector_id = seal.sector_id(genesis, given.netuid, miner, profile, index)
+            data = sealer.seal(sector_id)
+            root = merkle.root(merkle.leaf_hashes(data, seal.LEAF_SIZE))
+            entries.append((index, root))
+            sectors.append(
+                {
+                    "index": index,
+                    "sector_id": sector_id.hex(),
+                    "sha256_of_sealed_bytes": sha256(data).hexdigest(),
+                    "first_leaf_first_16": bytes(data[:16]).hex(),
+                    "last_leaf_last_16": bytes(data[-16:]).hex(),
+                    "sector_root": root.hex(),
+                }
+            )
+            disk.write(data)
 
+        def leaf(number: int) -> bytes:
+            disk.seek(number * seal.LEAF_SIZE)
+            return disk.read(seal.LEAF_SIZE)
+
+        return _walked(given, entries, sectors, leaf)
+
+
+def _walked(
+    given: VectorInput,
+    entries: list[commitments.Entry],
+    sectors: list[dict[str, Any]],
+    leaf: Callable[[int], bytes],
+) -> dict[str, Any]:
+    """The vector over sealed sectors; `leaf` reads one by its number in all of them."""
+    genesis, miner = bytes.fromhex(given.genesis), bytes.fromhex(given.miner)
     commitment = commitments.Commitment(
         genesis,
         given.netuid,
         miner,
         given.commitment.seq,
         bytes.fromhex(given.commitment.prev_hash),
-        profile.number,
+        given.profile,
         len(entries),
         commitments.capacity_root(entries),
         given.commitment.block,
@@ -116,10 +130,6 @@ def _vector(given: VectorInput) -> dict[str, Any]:
         given.challenge.round,
     )
 
-    def leaf(number: int) -> bytes:
-        entry, at = divmod(number, profile.leaves)
-        return bytes(sealed(entries[entry][0])[at * seal.LEAF_SIZE : (at + 1) * seal.LEAF_SIZE])
-
     indices: list[int] = []
     state = challenge.nonce
     for _ in range(given.challenge.hops):
@@ -130,7 +140,7 @@ def _vector(given: VectorInput) -> dict[str, Any]:
         "netuid": given.netuid,
         "miner": given.miner,
         "validator": given.validator,
-        "profile": profile.number,
+        "profile": given.profile,
         "sectors": sectors,
         "capacity_root": commitment.capacity_root.hex(),
         "commitment": {
