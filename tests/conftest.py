@@ -5,9 +5,14 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-# One profile everywhere; deadlines measure the machine, not the code.
-settings.register_profile("tensorage", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("hunt", parent=settings.get_profile("tensorage"), max_examples=5000)
+# The same examples everywhere and every time; hunting for others is HYPOTHESIS_PROFILE=hunt. Deadlines measure
+# the machine, not the code.
+settings.register_profile(
+    "tensorage", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "hunt", parent=settings.get_profile("tensorage"), derandomize=False, max_examples=5000
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tensorage"))
 
 # A shell that starts us in the background has us ignore SIGINT, and our children inherit that; they are sent it.

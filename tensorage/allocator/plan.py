@@ -214,7 +214,8 @@ def make_plan(
     named = {disk.id for disk in disks if disk.named}
     movable = [sector for sector in held if sector.disk in named]
     surplus = max(len(held) - wanted, 0)
-    removed = sorted(movable, key=lambda sector: (sector.sealed, -sector.index))[:surplus]
+    # What takes no space goes first, since nothing else may fit in its place; then what is damaged.
+    removed = sorted(movable, key=lambda sector: (sector.sealed, sector.on_disk, -sector.index))[:surplus]
     gone = {sector.index for sector in removed}
     left = [sector for sector in held if sector.index not in gone]
 
