@@ -1,7 +1,8 @@
 """Disks: how much is free, and which is which.
 
 A file `disk.id` in each data directory names the disk for good, so that sectors are found when it is mounted
-somewhere else, and a mount point whose disk is missing is not taken for an empty disk.
+somewhere else, a mount point whose disk is missing is not taken for an empty disk, and sectors of another
+database (of the disks named in another order, or of one that was lost) are not taken for rubbish.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .files import make_directory, sync_directory
-from .layout import DISK_ID
+from .layout import DATABASE, DISK_ID, SECTORS, parse_sector_path
 from .plan import Disk
 from .store import Store
 
@@ -41,18 +42,21 @@ def attach(store: Store, directories: Sequence[Path]) -> list[str]:
     """Tell the store where its disks are; returns the ids of the directories, in order.
 
     Raises:
-        UsageError: a directory should hold sectors and its disk is not there, or one disk is named twice.
+        UsageError: a directory should hold sectors and its disk is not there, or holds sectors of another
+            database, or one disk is named twice.
     """
     known = {directory: id for id, directory in store.disks().items()}
     filled = {sector.directory for sector in store.sectors("sealed")}
     ids: dict[str, Path] = {}
     for directory in directories:
         id = _read_id(directory)
-        if id is None and directory in filled:
+        if id is None and directory in filled and not _holds_sectors(directory):
             raise UsageError(
                 f"{directory} should hold sectors and is empty: the disk is not mounted",
                 remedy="Mount it, or leave its --db_root_path out",
             )
+        if (id or known.get(directory)) not in known.values() and _holds_sectors(directory):
+            raise _of_another_database(store, directory, directories)
         if id is None:
             id = known.get(directory) or secrets.token_hex(16)
             _write_id(directory, id)
@@ -61,6 +65,21 @@ def attach(store: Store, directories: Sequence[Path]) -> list[str]:
         ids[id] = directory
     store.record_disks(ids)
     return list(ids)
+
+
+def _holds_sectors(directory: Path) -> bool:
+    """Whether there are finished sectors, whoever vouches for them."""
+    found = (parse_sector_path(path) for path in (directory / SECTORS).glob("??/*"))
+    return any(parsed is not None and parsed[1] for parsed in found)
+
+
+def _of_another_database(store: Store, directory: Path, directories: Sequence[Path]) -> UsageError:
+    others = [place for place in directories if place != store.path.parent and (place / DATABASE).exists()]
+    first = f"Name {others[0].parent} first" if others else "Name the disk with their database first"
+    return UsageError(
+        f"{directory} holds sectors that are not in the database {store.path}",
+        remedy=f"{first}, or give these sectors up: delete {directory / SECTORS}",
+    )
 
 
 def survey(store: Store, ids: Sequence[str]) -> list[Disk]:

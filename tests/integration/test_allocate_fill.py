@@ -159,6 +159,29 @@ def test_a_disk_is_known_wherever_it_is_mounted(tmp_path):
         DataDirectory([tmp_path / "a", tmp_path / "elsewhere", tmp_path / "copy"], ME)
 
 
+@pytest.mark.parametrize("mistake", ["another order", "database lost", "database emptied", "id lost"])
+def test_sectors_that_a_database_does_not_know_are_never_taken_for_rubbish(tmp_path, mistake):
+    roots = [tmp_path / "a", tmp_path / "b"]
+    with DataDirectory(roots, ME) as data:
+        fill(data, 6)
+        before = stamps(data)
+        database = data.store.path
+    kept = database.read_bytes()
+    if mistake == "another order":
+        with pytest.raises(UsageError, match=r"holds sectors .* Name .*a first"):
+            DataDirectory(roots[::-1], ME)
+    elif mistake == "id lost":
+        (database.parent / "disk.id").unlink()
+    else:
+        database.unlink() if mistake == "database lost" else database.write_bytes(b"")
+        with pytest.raises(UsageError, match=r"holds sectors .* delete .*sectors"):
+            DataDirectory(roots, ME)
+        database.write_bytes(kept)
+    with DataDirectory(roots, ME) as data:
+        fill(data, 6)
+        assert stamps(data) == before
+
+
 def test_a_disk_that_is_no_longer_named_is_left_alone(tmp_path):
     with DataDirectory([tmp_path / "a", tmp_path / "b"], ME) as data:
         fill(data, 6)
