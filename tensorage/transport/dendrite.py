@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 # httpx tells every request at level INFO; an operator is told of outcomes, by the service.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
+#: Pieces in which any answer may come, beside one for each 1,024 bytes of the largest.
+_PIECES = 1024
 _ERROR_BYTES = 4096
 _JSON_BYTES = 16 * 1024
 #: A hash in hex, a decimal u64, quotes and commas: what an entry of a listing takes at most.
@@ -377,8 +379,12 @@ async def _read(response: httpx.Response, limit: int, *, cut: bool = False) -> b
     if not cut and declared.isdecimal() and int(declared) > limit:
         raise Malformed(f"the answer has {declared} bytes, at most {limit} were expected")
     body = bytearray()
+    pieces, most = 0, _PIECES + limit // 1024
     async for chunk in response.aiter_raw():
         body += chunk
+        pieces += 1
+        if pieces > most:  # each costs our event loop, and all other calls, as much as a large one
+            raise Malformed(f"the answer comes in over {most} pieces")
         if len(body) > limit:
             if cut:
                 break

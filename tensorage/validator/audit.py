@@ -55,7 +55,7 @@ def queue(miners: Iterable[Miner], passed: Collection[str], block: int, now: int
         and (miner.draw is not None or block > _known_since(miner))
         and (_urgent(miner) or now - miner.last_audit >= STEADY_ROUNDS)
     ]
-    return sorted(due, key=lambda miner: (not _urgent(miner), miner.last_audit, miner.uid))
+    return sorted(due, key=lambda miner: (not miner.pending, miner.last_audit, miner.uid))
 
 
 def _urgent(miner: Miner) -> bool:
@@ -117,6 +117,12 @@ class Auditor:
             StorageError: the ledger cannot be written. SealingError: this machine cannot seal.
         """
         self._budget.begin()
+        # Drawn for all who are due, also for those who did not pass or cannot be paid for: the challenge
+        # tells a miner what would be drawn, and refusing it must not bring another draw.
+        for miner in queue(list(self._book.miners.values()), peers, block.number, now):
+            drawn = standing.with_draw(miner, self._book.identity.hotkey, block.number, block.hash, now)
+            if drawn.draw != miner.draw:
+                await self._book.save(drawn)
         chosen = []
         for miner in queue(self._book.miners.values(), passed, block.number, now):
             assert miner.commitment is not None
@@ -226,7 +232,7 @@ class Auditor:
             attempt,
             about=miner.commitment,
             block=BlockRef(draw.block_number, draw.block_hash),
-            now=draw.round,
+            round=draw.round,
             hops=0,
             sector=draw.sector,
             evidence=kept,

@@ -79,7 +79,7 @@ class Book:
         *,
         about: SignedCommitment | None,
         block: BlockRef,
-        now: int,
+        round: int,
         hops: int,
         sector: int = NO_SECTOR,
         evidence: Sequence[Evidence] = (),
@@ -90,6 +90,7 @@ class Book:
         Args:
             miner: as it is afterwards.
             about: the commitment that was asked about.
+            round: of the challenge or of the draw; of the validator where nothing was asked.
             sector: the one that was audited.
             evidence: what is kept, beside what the attempt carries.
         """
@@ -104,10 +105,10 @@ class Book:
             commitment_hash=about.commitment.hash if about else ZERO_HASH,
             block_number=block.number,
             block_hash=block.hash,
-            round=now,
+            round=round,
             hops=hops,
             audited_sector=sector,
-            elapsed_ms=min(_MOST_MS, round(attempt.elapsed * 1000)),
+            elapsed_ms=min(_MOST_MS, int(attempt.elapsed * 1000 + 0.5)),
             verdict=attempt.verdict,
             reason=attempt.reason,
             final_state=attempt.final_state,

@@ -8,7 +8,9 @@ failure is the miner's depends on who else failed.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -84,10 +86,42 @@ class Report:
     seconds: float
 
 
-class Rounds:
-    """Does rounds, one at a time."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One miner's challenge: what it came to, the commitment it was about, and its `round`."""
 
-    def __init__(self, chain: ChainView, exchange: Exchange, book: Book, parameters: Parameters) -> None:
+    judgement: Judgement
+    about: SignedCommitment
+    round: int
+
+
+def unforeseen(now: int) -> int:
+    """The `round` of a challenge: 32 random bits, whatever the number of the round.
+
+    The block is public for seconds before its hash is used, and looking at commitments tells a miner that a
+    round has begun. A nonce that followed from the two would be known long before the deadline runs
+    (docs/decisions/0008-unforeseen-nonces.md).
+    """
+    return secrets.randbits(32)
+
+
+class Rounds:
+    """Does rounds, one at a time.
+
+    Args:
+        salt: makes the `round` of a challenge in the round of that number.
+    """
+
+    def __init__(
+        self,
+        chain: ChainView,
+        exchange: Exchange,
+        book: Book,
+        parameters: Parameters,
+        *,
+        salt: Callable[[int], int] = unforeseen,
+    ) -> None:
+        self._salt = salt
         self._chain = chain
         self._exchange = exchange
         self._book = book
@@ -122,13 +156,13 @@ class Rounds:
                 await book.save(look.miner)
         for look in troubled:
             await self._record_trouble(look, neurons[look.miner.hotkey], block, now)
-        judgements = await self._challenge_all(neurons, {look.miner.hotkey for look in troubled}, block, now)
-        await self._record(judgements, block, now)
+        challenged = await self._challenge_all(neurons, {look.miner.hotkey for look in troubled}, block, now)
+        judgements = await self._record(challenged, block, now)
         verdicts: dict[Verdict, int] = {}
-        for judgement, _ in judgements.values():
+        for judgement in (asked.judgement for asked in judgements.values()):
             verdicts[judgement.verdict] = verdicts.get(judgement.verdict, 0) + 1
         passed = frozenset(
-            hotkey for hotkey, (judgement, _) in judgements.items() if judgement.verdict is Verdict.PASSED
+            hotkey for hotkey, asked in judgements.items() if asked.judgement.verdict is Verdict.PASSED
         )
         seconds = time.monotonic() - started
         return Report(now, block, neurons, passed, verdicts, seconds)
@@ -280,14 +314,14 @@ class Rounds:
         else:
             after = standing.judged(miner, Judgement(attempt), now, self._parameters.deadline)
         await self._book.record(
-            after, attempt, about=look.shown, block=block, now=now, hops=0, fork=look.fork
+            after, attempt, about=look.shown, block=block, round=now, hops=0, fork=look.fork
         )
 
     # Challenging
 
     async def _challenge_all(
         self, neurons: dict[str, Neuron], troubled: set[str], block: BlockRef, now: int
-    ) -> dict[str, tuple[Judgement, SignedCommitment]]:
+    ) -> dict[str, Asked]:
         targets = {}
         for hotkey in neurons:
             miner = self._book.miners.get(hotkey)
@@ -297,34 +331,31 @@ class Rounds:
             if target is not None:
                 targets[hotkey] = target
         jobs = {
-            hotkey: partial(self._challenging, neurons[hotkey], target.commitment, block, now)
+            hotkey: partial(self._challenging, neurons[hotkey], target, block, now)
             for hotkey, target in targets.items()
         }
-        judgements = await together(jobs, self._parameters.concurrency)
-        return {hotkey: (judgement, targets[hotkey]) for hotkey, judgement in judgements.items()}
+        return await together(jobs, self._parameters.concurrency)
 
-    async def _challenging(
-        self, neuron: Neuron, commitment: Commitment, block: BlockRef, now: int
-    ) -> Judgement:
+    async def _challenging(self, neuron: Neuron, about: SignedCommitment, block: BlockRef, now: int) -> Asked:
+        commitment, number = about.commitment, self._salt(now)
         challenge = Challenge(
-            block.hash, commitment.netuid, self._address, commitment.miner, commitment.hash, now
+            block.hash, commitment.netuid, self._address, commitment.miner, commitment.hash, number
         )
-        deadline = self._parameters.deadline
+        excusable = self._book.miners[neuron.hotkey].verdict is not Verdict.VALIDATOR_FAULT
 
         async def once() -> Attempt:
             attempt = await self._exchange.challenge(neuron, commitment, challenge, block.number)
-            return excused_stall(attempt, deadline)
+            return excused_stall(attempt, self._parameters.deadline) if excusable else attempt
 
         first = await once()
-        return conclude(first, await once() if ask_again(first) else None)
+        return Asked(conclude(first, await once() if ask_again(first) else None), about, number)
 
-    async def _record(
-        self, judgements: dict[str, tuple[Judgement, SignedCommitment]], block: BlockRef, now: int
-    ) -> None:
+    async def _record(self, challenged: dict[str, Asked], block: BlockRef, now: int) -> dict[str, Asked]:
+        """Judge all together and write it down; returns what it came to."""
         book = self._book
         way = assumed_fault(
-            {hotkey: judgement for hotkey, (judgement, _) in judgements.items()},
-            {hotkey for hotkey in judgements if book.miners[hotkey].failing},
+            {hotkey: asked.judgement for hotkey, asked in challenged.items()},
+            {hotkey for hotkey in challenged if book.miners[hotkey].failing},
             await book.run(book.ledger.excused_rounds, now),
         )
         if way is not None:
@@ -333,9 +364,10 @@ class Rounds:
             log.warning(
                 "many failed alike, so it is taken as our fault verdict=%s kind=%s", verdict.word, kind
             )
-        for hotkey, (original, about) in judgements.items():
-            judgement = original if way is None else excuse(original, way)
-            judgements[hotkey] = (judgement, about)
+        judged = {}
+        for hotkey, asked in challenged.items():
+            judgement = asked.judgement if way is None else excuse(asked.judgement, way)
+            judged[hotkey] = replace(asked, judgement=judgement)
             attempt = judgement.attempt
             miner = standing.judged(book.miners[hotkey], judgement, now, self._parameters.deadline)
             if judgement.verdict is Verdict.WRONG or judgement.verdict in FAILURES:
@@ -354,12 +386,13 @@ class Rounds:
             await book.record(
                 miner,
                 attempt,
-                about=about,
+                about=asked.about,
                 block=block,
-                now=now,
+                round=asked.round,
                 hops=self._parameters.hops,
                 evidence=kept,
             )
+        return judged
 
 
 async def challenge_block(chain: ChainView, head: BlockRef) -> BlockRef:

@@ -262,10 +262,17 @@ class TestMiner:
 class Subnet:
     """One validator, put together as the service does it, and its miners."""
 
-    def __init__(self, chain: HandChain, book: Book, exchange: Exchange, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        chain: HandChain,
+        book: Book,
+        exchange: Exchange,
+        parameters: Parameters,
+        salt: Callable[[int], int],
+    ) -> None:
         self.chain = chain
         self.book = book
-        self.rounds = Rounds(chain, exchange, book, parameters)
+        self.rounds = Rounds(chain, exchange, book, parameters, salt=salt)
         self.executor = ThreadPoolExecutor(1)
         self.auditor = Auditor(exchange, book, parameters, SealPool(1, self.executor))
 
@@ -283,9 +290,16 @@ class Subnet:
 
 @asynccontextmanager
 async def subnet(
-    tmp_path: Path, *miners: TestMiner, parameters: Parameters = PARAMETERS
+    tmp_path: Path,
+    *miners: TestMiner,
+    parameters: Parameters = PARAMETERS,
+    salt: Callable[[int], int] = lambda now: now,
 ) -> AsyncIterator[Subnet]:
-    """Miners that serve, and a validator over a ledger in `tmp_path`."""
+    """Miners that serve, and a validator over a ledger in `tmp_path`.
+
+    Its challenges have the number of the round for their `round`, unless another `salt` is given: a test can
+    then tell a walk in advance, which a miner cannot.
+    """
     async with AsyncExitStack() as stack:
         chain = HandChain()
         chain.miners = list(miners)
@@ -302,7 +316,7 @@ async def subnet(
         worker = ThreadPoolExecutor(1)
         stack.callback(worker.shutdown, wait=False)
         exchange = Exchange(dendrite, identity, parameters, verify, lag, worker)
-        net = Subnet(chain, book, exchange, parameters)
+        net = Subnet(chain, book, exchange, parameters, salt)
         stack.callback(net.executor.shutdown, wait=False)
         yield net
 
