@@ -8,8 +8,8 @@ The answer is, for each hop: u64 sector index, the leaf, its path to the sector 
 the capacity root; then the hotkey's signature over H(tag("tensorage/response/v1") || nonce || s_hops).
 
 It carries no position, root or length: the verifier derives every one, so there is nothing in an answer
-that it has to believe. Reads cannot be done in parallel, or before the one before them is done. A nonce should
-not be known before it is asked: block hashes are public, so a validator makes `round` unforeseeable.
+that it has to believe. Reads cannot be done in parallel, or before the one before them is done. A nonce
+should not be known before it is asked: block hashes are public, so validators make `round` unforeseeable.
 """
 
 from __future__ import annotations
