@@ -68,7 +68,7 @@ class Request:
 @app.command()
 def allocate(
     db_root_path: config.DbRootPath = [config.DEFAULT_DB_ROOT],  # noqa: B006 - typer copies it
-    size_in_gb: config.SizeInGb = config.DEFAULT_SIZE_IN_GB,
+    size_in_gb: config.SizeInGb = None,
     threshold: config.Threshold = None,
     headroom: Annotated[
         str, typer.Option("--headroom", help="What stays free on each disk: a share, or GiB.")
@@ -117,7 +117,7 @@ def allocate(
         logging.getLogger("tensorage.chain").setLevel(logging.ERROR)  # what matters is said once, below
     request = Request(
         roots=[path.expanduser() for path in db_root_path],
-        target=Target.of(size_in_gb, threshold),
+        target=Target.of(size_in_gb, threshold, default=config.DEFAULT_SIZE_IN_GB),
         headroom=Headroom.parse(headroom),
         workers=workers,
         verify=not disable_verify,

@@ -34,7 +34,14 @@ DbRootPath = Annotated[
     typer.Option("--db_root_path", "--db-root-path", help="Where to keep data; repeat it for several disks."),
 ]
 SizeInGb = Annotated[
-    float, typer.Option("--size_in_gb", "--size-in-gb", min=0, help="Space to fill, in GiB, over all disks.")
+    float | None,
+    typer.Option(
+        "--size_in_gb",
+        "--size-in-gb",
+        min=0,
+        help="Space to fill, in GiB, over all disks; less than before drops what is too much.",
+        show_default="100, or what is there already",
+    ),
 ]
 Threshold = Annotated[
     float | None,

@@ -121,7 +121,7 @@ def read_chunks(path: Path, profile: Profile) -> Iterator[memoryview]:
         OSError: the file cannot be read.
         ValueError: it has not the size of a sector.
     """
-    fd, direct = _open(path, os.O_RDONLY)
+    fd, direct = _open(path, os.O_RDONLY | os.O_NONBLOCK)  # whatever stands there, a pipe too, must not block
     try:
         if (size := os.fstat(fd).st_size) != profile.size:
             raise ValueError(f"has {size} bytes, not {profile.size}")

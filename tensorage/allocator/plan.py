@@ -61,15 +61,28 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How much to keep: a number of bytes, or a share of the space that is free or ours already."""
+    """How much to keep: a number of bytes, or a share of the space that is free or ours already.
+
+    Attributes:
+        only_grow: whether what is there stays, even where it is more.
+    """
 
     size: int | None = None
     share: float | None = None
+    only_grow: bool = False
 
     @classmethod
-    def of(cls, size_in_gb: float, threshold: float | None) -> Target:
-        """The target that --size_in_gb (GiB) and --threshold name; the threshold wins."""
-        return cls(size=int(size_in_gb * GIB)) if threshold is None else cls(share=threshold)
+    def of(cls, size_in_gb: float | None, threshold: float | None, *, default: float) -> Target:
+        """The target that --size_in_gb (GiB) and --threshold name; the threshold wins.
+
+        Args:
+            default: GiB, where neither was named. What nobody asked for drops nothing.
+        """
+        if threshold is not None:
+            return cls(share=threshold)
+        return cls(
+            size=int((default if size_in_gb is None else size_in_gb) * GIB), only_grow=size_in_gb is None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +223,7 @@ def make_plan(
         UsageError: the target is above zero and less than one sector.
         NoSpaceError: not one sector fits.
     """
-    wanted = _wanted(profile, disks, held, target)
+    wanted = max(_wanted(profile, disks, held, target), len(held) if target.only_grow else 0)
     named = {disk.id for disk in disks if disk.named}
     movable = [sector for sector in held if sector.disk in named]
     surplus = max(len(held) - wanted, 0)

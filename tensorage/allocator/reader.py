@@ -32,6 +32,7 @@ from .store import COMMITMENTS_ANSWERED, LEAVES_PER_GROUP, NODES_SIZE, Store, sp
 
 GROUP_SIZE = LEAVES_PER_GROUP * seal.LEAF_SIZE
 OPEN_FILES = 128
+_DAMAGE = (errno.ENOENT, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ESPIPE)
 CACHED_SECTORS = 256  # trees of chunk roots, some 40 KB each
 
 Tree = list[list[bytes]]
@@ -73,7 +74,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.fd = -1
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there must not block
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead: 64 KiB are 64 KiB
 
@@ -180,7 +181,7 @@ class Reader:
             file = self._files.get(index, lambda: _File(path))
             data = os.pread(file.fd, GROUP_SIZE, offset)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EIO, errno.ENOTDIR, errno.EISDIR):
+            if error.errno in _DAMAGE:
                 raise DamagedSectorError(index, path, f"cannot be read: {error.strerror}") from error
             raise StorageError(f"{path} cannot be read: {error.strerror}") from error
         if len(data) != GROUP_SIZE:

@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def main() -> None:
     os.dup2(2, 1)  # nothing that a library prints may stand among the messages
     worker = Worker(seal.profile(int(sys.argv[1])))
     seal.Sealer(seal.DEV).seal(bytes(32))
-    with closing(out):
+    with closing(out), suppress(BrokenPipeError):  # killed before we could follow it: nobody listens
         _send(out.fileno(), _line({"ready": True}))
         for line in sys.stdin:
             for message in worker.messages(json.loads(line)):

@@ -26,7 +26,7 @@ def build(service: type[MinerService]) -> typer.Typer:
     @app.command()
     def miner(
         db_root_path: config.DbRootPath = [config.DEFAULT_DB_ROOT],  # noqa: B006 - typer copies it
-        size_in_gb: config.SizeInGb = config.DEFAULT_SIZE_IN_GB,
+        size_in_gb: config.SizeInGb = None,
         threshold: config.Threshold = None,
         headroom: Annotated[
             str, typer.Option("--headroom", help="What stays free on each disk: 10%, or a number of GiB.")

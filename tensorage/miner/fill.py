@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from ..allocator.errors import BusyError
@@ -195,5 +196,7 @@ class Filler:
                 )
             plan = self._data.plan(self._target, self._headroom)
             self._data.apply(plan)
+            # A share of the space follows what others write; only the operator, at a start, asks for less.
+            self._target = replace(self._target, only_grow=True)
         if plan.remove:
             log.info("dropped sectors=%d", len(plan.remove))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from .. import config
 from ..allocator.layout import DATABASE, Identity, directory_name
 from ..allocator.plan import Headroom, Target
 from ..allocator.reader import Reader
@@ -59,6 +60,7 @@ class MinerSettings:
 
     Attributes:
         roots: directories on the disks to use; the database is on the first.
+        size_in_gb: None for the default, beside which whatever is there already stays.
         threshold: share of the free space to fill, instead of `size_in_gb`.
         headroom: what stays free on each disk.
         restart: drop what is there first.
@@ -68,7 +70,7 @@ class MinerSettings:
 
     chain: ChainSettings
     roots: tuple[Path, ...]
-    size_in_gb: float
+    size_in_gb: float | None = None
     threshold: float | None = None
     headroom: Headroom = field(default_factory=Headroom)
     restart: bool = False
@@ -126,7 +128,9 @@ class MinerService:
                 lambda: Filler.open(
                     settings.roots,
                     identity,
-                    target=Target.of(settings.size_in_gb, settings.threshold),
+                    target=Target.of(
+                        settings.size_in_gb, settings.threshold, default=config.DEFAULT_SIZE_IN_GB
+                    ),
                     headroom=settings.headroom,
                     workers=settings.workers,
                     every=settings.seconds_per_reallocate,

@@ -167,8 +167,8 @@ def test_bad_input_is_one_line_with_the_remedy(operator):
     assert "is no flag" in one_line(
         operator.run("--config", str(write(operator.home / "c.toml", "size = 1")))
     )
-    main = operator.run("--subtensor.chain_endpoint", "ws://127.0.0.1:9", "--netuid", "1", "--profile", "0")
-    assert "devnet only" in one_line(main)
+    main = operator.run("--subtensor.chain_endpoint", "ws://192.0.2.1:9", "--netuid", "1", "--profile", "0")
+    assert "for a devnet or a local node only" in one_line(main)
     path.rename(operator.home / "saved")
     assert "does not answer" in one_line(operator.run("--disable_prompt"))
     (operator.home / "saved").rename(path)

@@ -1,5 +1,6 @@
 """Leaves are opened in one small read, checked before they are served, and prove themselves."""
 
+import os
 import random
 import shutil
 import threading
@@ -90,12 +91,14 @@ def test_a_damaged_leaf_is_named_quarantined_and_never_served(data, reader, leaf
     assert committed.opening(3, leaf).leaf == sector.path.read_bytes()[leaf * LEAF_SIZE :][:LEAF_SIZE]
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "wrong row"])
+@pytest.mark.parametrize("damage", ["missing", "pipe", "short", "wrong row"])
 def test_every_kind_of_damage_is_found_by_the_read(data, reader, damage):
     committed = reader.committed(data.store.commit(sign, 1).commitment.hash)
     path = data.store.sector(4).path
-    if damage == "missing":
+    if damage in ("missing", "pipe"):
         path.unlink()
+        if damage == "pipe":
+            os.mkfifo(path)
     elif damage == "short":
         with path.open("r+b") as file:
             file.truncate(1 << 20)

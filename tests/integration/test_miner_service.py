@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from chain_net import Faults, Net, eventually, permitted
-from miner_net import HOPS, MINER, OTHER, VALIDATOR, Asker, mining, state_of, workers_of
+from miner_net import HOPS, MINER, OTHER, SECTOR, VALIDATOR, Asker, mining, state_of, workers_of
 
 from tensorage import commitment as commitments
 from tensorage import seal
@@ -166,6 +166,14 @@ async def test_a_shrunk_miner_frees_its_disk_and_commits_to_what_is_left(net, ch
         left = await validator.committed(1, 40)
         assert len(sector_files(root)) == 1
         await validator.prove(left)
+
+
+async def test_a_miner_that_is_told_no_size_drops_nothing(net, tmp_path, monkeypatch):
+    async with mining(net, tmp_path, 3) as service:
+        await eventually(lambda: service.store.counts().sealed == 3, 30)
+    monkeypatch.setattr("tensorage.config.DEFAULT_SIZE_IN_GB", SECTOR / (1 << 30))
+    async with mining(net, tmp_path, 0, size_in_gb=None):
+        assert len(sector_files(tmp_path)) == 3
 
 
 async def test_space_is_shared_among_permitted_validators_by_stake(net, chain, tmp_path):

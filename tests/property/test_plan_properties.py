@@ -1,5 +1,6 @@
 """Plans and quotas: what holds for any disks, any sectors on them and any stakes."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import permutations
 from pathlib import Path
@@ -123,6 +124,18 @@ def test_a_plan_that_was_carried_out_changes_nothing_more(situation, wanted, hea
         for d in disks
     ]
     assert not make_plan(DEV, full, after, Target(size=wanted * SIZE), headroom).changes
+
+
+@given(situations(), TARGETS, HEADROOMS)
+def test_a_size_that_nobody_named_drops_nothing_that_takes_space(situation, target, headroom):
+    disks, held = situation
+    try:
+        plan = make_plan(DEV, disks, held, replace(target, only_grow=True), headroom)
+    except UsageError:
+        return
+    there = {sector.index for sector in held if sector.on_disk}
+    assert not there & {place.index for place in plan.remove}
+    assert plan.sectors >= len(there)
 
 
 def test_the_disk_with_the_most_room_is_filled_first():
