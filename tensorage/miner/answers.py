@@ -3,7 +3,7 @@
     403  the caller has no validator permit          (the axon's admission)
     400  no challenge, a stale block, another chain's block
     404  not one of our newest two commitments
-    429  as many are being answered as can be in time
+    429  as many leaves are being read as can be in time, or as many as one validator may ask for at once
     503  a sector that the walk leads to is damaged or its disk is away: said, and seen to
 
 The same challenge asked twice is answered twice. Reading and hashing are done in threads of their own, which
@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from ..allocator.errors import DamagedSectorError
 from ..allocator.reader import CommittedReader, Reader
-from ..challenge import Challenge, answer
+from ..challenge import MAX_HOPS, Challenge, answer
 from ..errors import RequestError, StorageError
 from ..hashchain import Sign
 from ..service.duty import Trouble
@@ -32,7 +34,12 @@ from .priority import Priority
 log = logging.getLogger(__name__)
 
 THREADS = 4
-MOST_WAITING = 64
+#: Challenges, and hops, that are answered at once for one validator: so that whoever asks for the most
+#: again and again makes itself wait, and not the others.
+CALLER_CHALLENGES = 2
+CALLER_HOPS = MAX_HOPS
+#: Hops that are answered at once in all: 2 seconds for one core, half of a deadline.
+MOST_HOPS = 4 * MAX_HOPS
 
 T = TypeVar("T")
 
@@ -63,7 +70,8 @@ class Answers:
         self._blocks = blocks
         self._priority = priority
         self._see_to = see_to
-        self._waiting = 0
+        self._challenges: Counter[str] = Counter()  # being answered, by the caller's hotkey
+        self._hops: Counter[str] = Counter()
         self._trouble = Trouble("reading for a challenge")
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="answers")
 
@@ -74,15 +82,29 @@ class Answers:
             RequestError: one of those above.
         """
         asked = call.json(ChallengeMessage)
-        if self._waiting >= MOST_WAITING:
-            raise RequestError(
-                "rate_limited", f"{MOST_WAITING} challenges are being answered; ask again soon"
-            )
-        self._waiting += 1
-        try:
+        with self._turn(call.caller.hotkey, asked.hops):
             return await self._answered(call, asked)
+
+    @contextmanager
+    def _turn(self, caller: str, hops: int) -> Iterator[None]:
+        """Count a challenge while it is being answered.
+
+        Raises:
+            RequestError: "rate_limited"; it is one too many.
+        """
+        if self._challenges[caller] >= CALLER_CHALLENGES or self._hops[caller] + hops > CALLER_HOPS:
+            raise RequestError("rate_limited", "your last challenges are being answered; ask again soon")
+        if self._hops.total() + hops > MOST_HOPS:
+            raise RequestError("rate_limited", "as many leaves are being read as we can; ask again soon")
+        self._challenges[caller] += 1
+        self._hops[caller] += hops
+        try:
+            yield
         finally:
-            self._waiting -= 1
+            for counter, amount in ((self._challenges, 1), (self._hops, hops)):
+                counter[caller] -= amount
+                if not counter[caller]:
+                    del counter[caller]
 
     async def _answered(self, call: Call, asked: ChallengeMessage) -> bytes:
         with self._priority.answering():

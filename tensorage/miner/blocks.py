@@ -9,6 +9,7 @@ own view of the chain is behind.
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 #: How many blocks behind the head a challenge may be.
 RECENT = 256
 _ASK_SECONDS = 1.0
+#: How long the chain's answer about a height is good for: whoever asks about wrong hashes must not have us
+#: ask our node for each.
+_GOOD_FOR = 10.0
 
 
 def check_block(commitment: Commitment, number: int, head: int | None) -> None:
@@ -48,10 +52,15 @@ class Blocks:
 
     Args:
         block_hash: asks the chain for the hash at a height.
+        clock: seconds, steady.
     """
 
-    def __init__(self, block_hash: Callable[[int], Awaitable[bytes]]) -> None:
+    def __init__(
+        self, block_hash: Callable[[int], Awaitable[bytes]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ask = block_hash
+        self._clock = clock
+        self._asked: dict[int, float] = {}  # when, by height; heights that we know only
         self._hashes: OrderedDict[int, bytes] = OrderedDict()
         self.head: int | None = None
 
@@ -60,7 +69,8 @@ class Blocks:
         self._hashes[block.number] = block.hash
         self.head = block.number if self.head is None else max(self.head, block.number)
         while len(self._hashes) > RECENT:
-            self._hashes.popitem(last=False)
+            gone, _ = self._hashes.popitem(last=False)
+            self._asked.pop(gone, None)
 
     async def follow(self, heads: AsyncIterator[BlockRef]) -> None:
         """Take note of every new head."""
@@ -77,13 +87,17 @@ class Blocks:
         known = self._hashes.get(number)
         if known is None or known == block_hash:
             return
-        try:
-            with anyio.fail_after(_ASK_SECONDS):
-                now = await self._ask(number)
-        except (ChainError, TimeoutError) as error:
-            log.debug("hash of block %d not asked again error=%r", number, str(error))
-            return
-        self._hashes[number] = now
+        now = known
+        if self._clock() - self._asked.get(number, -_GOOD_FOR) >= _GOOD_FOR:
+            try:
+                with anyio.fail_after(_ASK_SECONDS):
+                    now = await self._ask(number)
+            except (ChainError, TimeoutError) as error:
+                log.debug("hash of block %d not asked again error=%r", number, str(error))
+                return
+            if number in self._hashes:  # not so old meanwhile that it was forgotten
+                self._hashes[number] = now
+                self._asked[number] = self._clock()
         if now != block_hash:
             raise RequestError(
                 "malformed", f"block {number} has the hash {now.hex()}, not {block_hash.hex()}"

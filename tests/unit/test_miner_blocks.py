@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tensorage.chain.types import BlockRef
@@ -31,7 +33,7 @@ def test_a_block_above_our_head_is_taken_since_we_may_be_behind():
     check_block(COMMITMENT, 5000, None)
 
 
-def blocks_that_answer(answer: bytes | Exception) -> tuple[Blocks, list[int]]:
+def blocks_that_answer(answer: bytes | Exception, clock=time.monotonic) -> tuple[Blocks, list[int]]:
     asked: list[int] = []
 
     async def ask(number: int) -> bytes:
@@ -40,7 +42,7 @@ def blocks_that_answer(answer: bytes | Exception) -> tuple[Blocks, list[int]]:
             raise answer
         return answer
 
-    blocks = Blocks(ask)
+    blocks = Blocks(ask, clock=clock)
     blocks.saw(BlockRef(7, OLD))
     return blocks, asked
 
@@ -50,6 +52,19 @@ async def test_a_block_of_another_chain_is_refused_after_asking_ours():
     with pytest.raises(RequestError, match="block 7 has the hash"):
         await blocks.check_hash(7, NEW)
     assert asked == [7]
+
+
+async def test_wrong_hashes_do_not_have_the_chain_asked_for_each():
+    clock = [100.0]
+    blocks, asked = blocks_that_answer(OLD, lambda: clock[0])
+    for number in range(20):
+        with pytest.raises(RequestError, match="block 7 has the hash"):
+            await blocks.check_hash(7, bytes([number]) * 32)
+    assert asked == [7]
+    clock[0] += 10
+    with pytest.raises(RequestError):
+        await blocks.check_hash(7, NEW)
+    assert asked == [7, 7]
 
 
 async def test_a_block_that_replaced_the_one_we_saw_is_taken():
