@@ -3,17 +3,19 @@
 Rules. A sector is drawn with a block that is younger than our first sight of the commitment, among what waits
 for credit, or else among all; the draw is written down before the miner hears of it and stands until it is
 answered. Its chunk roots must lead to the committed sector root, and be those that sealing gives. Sealing
-takes seconds of a core, so there is a budget: what waits for credit comes first, then what was checked
-longest ago. A difference is sealed once more before it is called fraud: a bit of our own memory may have
-flipped.
+takes seconds of a core, so there is a budget: what waits for credit comes first, but every third audit is of
+what was checked longest ago, so that no flood of new sectors ends the steady ones. Who does not show its
+chunk roots costs none of it, and is asked less and less often. A difference is sealed once more before it is
+called fraud: a bit of our own memory may have flipped.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 from .. import seal
 from ..chain.types import BlockRef, Neuron
@@ -34,22 +36,35 @@ log = logging.getLogger(__name__)
 
 #: A miner of which nothing waits for credit is audited at most this often.
 STEADY_ROUNDS = 12
+#: One audit of so many is of what is credited, whatever waits.
+STEADY_EVERY = 3
+#: Share of a round after which no audit is begun: miners may take their time to show chunk roots.
+AUDIT_SHARE = 0.25
 #: Seconds of a core for a sector, until one was measured.
 FIRST_ESTIMATE = {seal.DEV.number: 0.1, seal.MAIN.number: 12.0}
 _ESTIMATE_STEP = 0.3
 
 
-def queue(miners: Iterable[Miner], passed: Collection[str], block: int, now: int) -> list[Miner]:
+def queue(
+    miners: Iterable[Miner],
+    passed: Collection[str],
+    block: int,
+    now: int,
+    not_before: Mapping[str, int] | None = None,
+) -> list[Miner]:
     """The miners whose audit is due in this round, most urgent first.
 
     Args:
         passed: who answered this round's challenge; who did not is not asked for more.
         block: height of the block to draw with.
+        not_before: rounds before which a hotkey is left alone.
     """
+    barred = {} if not_before is None else not_before
     due = [
         miner
         for miner in miners
         if miner.hotkey in passed
+        and now >= barred.get(miner.hotkey, 0)
         and miner.listing
         and not scoring.quarantined(miner.standing, now)
         and (miner.draw is not None or block > _known_since(miner))
@@ -93,6 +108,10 @@ class Budget:
         self.left -= self.estimates[profile]
         return True
 
+    def give_back(self, profile: int) -> None:
+        """Undo `take`: nothing was sealed."""
+        self.left += self.estimates[profile]
+
     def spent(self, profile: int, seconds: float) -> None:
         """Correct what was set aside by what it took."""
         estimate = self.estimates[profile]
@@ -109,6 +128,10 @@ class Auditor:
         self._pool = pool
         self._deadline = parameters.deadline
         self._budget = Budget(parameters.audit_seconds)
+        self._seconds = AUDIT_SHARE * parameters.round_seconds
+        self._begun = 0
+        self._unanswered: dict[str, int] = {}  # audits in a row that brought no chunk roots, by hotkey
+        self._not_before: dict[str, int] = {}
 
     async def run(self, peers: dict[str, Neuron], passed: Collection[str], block: BlockRef, now: int) -> int:
         """Do what is due and paid for; the number of audits that came to a verdict.
@@ -123,25 +146,41 @@ class Auditor:
             drawn = standing.with_draw(miner, self._book.identity.hotkey, block.number, block.hash, now)
             if drawn.draw != miner.draw:
                 await self._book.save(drawn)
-        chosen = []
-        for miner in queue(self._book.miners.values(), passed, block.number, now):
-            assert miner.commitment is not None
-            if not self._budget.take(miner.commitment.commitment.profile):
-                break
-            chosen.append(miner)
+        due = queue(self._book.miners.values(), passed, block.number, now, self._not_before)
+        waiting = deque(miner for miner in due if miner.pending)
+        steady = deque(miner for miner in due if not miner.pending)
+        failed: list[SealingError] = []
+        until = time.monotonic() + self._seconds
 
-        async def one(miner: Miner) -> SealingError | None:
-            try:
-                await self._audit(miner, peers[miner.hotkey], block, now)
-            except SealingError as error:
-                return error
-            return None
+        async def work() -> int:
+            done = 0
+            while time.monotonic() < until and (miner := self._next(waiting, steady)) is not None:
+                try:
+                    await self._audit(miner, peers[miner.hotkey], block, now)
+                except SealingError as error:
+                    failed.append(error)
+                else:
+                    done += 1
+            return done
 
-        jobs = {miner.hotkey: partial(one, miner) for miner in chosen}
-        failed = [error for error in (await together(jobs, self._pool.workers)).values() if error]
+        workers = self._pool.workers
+        done = await together(dict.fromkeys(range(workers), work), workers)
         if failed:
             raise failed[0]
-        return len(chosen)
+        return sum(done.values())
+
+    def _next(self, waiting: deque[Miner], steady: deque[Miner]) -> Miner | None:
+        """The next miner to audit, its cost set aside; None when there is none, or nothing to pay it with."""
+        turn = self._begun % STEADY_EVERY == STEADY_EVERY - 1
+        chosen = steady if steady and (turn or not waiting) else waiting
+        if not chosen:
+            return None
+        commitment = chosen[0].commitment
+        assert commitment is not None
+        if not self._budget.take(commitment.commitment.profile):
+            return None
+        self._begun += 1
+        return chosen.popleft()
 
     async def _audit(self, miner: Miner, peer: Neuron, block: BlockRef, now: int) -> None:
         book = self._book
@@ -151,8 +190,18 @@ class Auditor:
         assert drawn.draw is not None
         attempt, roots = await self._fetch(drawn, drawn.draw, peer)
         if attempt is None:
+            self._unanswered.pop(miner.hotkey, None)
             attempt = await self._compare(drawn, drawn.draw, roots)
+        else:
+            self._put_off(drawn, now)
         await self._record(drawn, drawn.draw, attempt, now)
+
+    def _put_off(self, miner: Miner, now: int) -> None:
+        """A miner did not show what was asked for: nothing was sealed, and others come before it."""
+        assert miner.commitment is not None
+        self._budget.give_back(miner.commitment.commitment.profile)
+        times = self._unanswered[miner.hotkey] = self._unanswered.get(miner.hotkey, 0) + 1
+        self._not_before[miner.hotkey] = now + min(STEADY_ROUNDS, 2 ** min(times - 1, 8))
 
     async def _fetch(self, miner: Miner, draw: Draw, peer: Neuron) -> tuple[Attempt | None, list[bytes]]:
         """The chunk roots of the drawn sector, or what was wrong with them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from tensorage.chain.types import Epoch
 from tensorage.commitment import SignedCommitment, first_commitment
 from tensorage.encoding import sha256
 from tensorage.validator import standing
-from tensorage.validator.audit import FIRST_ESTIMATE, STEADY_ROUNDS, Budget, queue
+from tensorage.validator.audit import FIRST_ESTIMATE, STEADY_ROUNDS, Auditor, Budget, queue
+from tensorage.validator.parameters import Parameters
 from tensorage.validator.scoring import after_fraud
 from tensorage.validator.standing import Miner
 from tensorage.validator.weights import due
@@ -39,6 +41,26 @@ def test_what_waits_for_credit_comes_first_then_what_was_checked_longest_ago():
         miner("recent", credited=True, last_audit=50 - STEADY_ROUNDS + 1),
     )
     assert found == ["new", "older", "old"]
+
+
+def test_a_flood_of_new_sectors_does_not_end_the_steady_audits():
+    parameters = Parameters(audit_seconds=1000.0)
+    auditor = Auditor(None, None, parameters, None)
+    auditor._budget.begin()
+    new = deque(miner(f"new{number}", credited=False) for number in range(9))
+    old = deque(miner(f"old{number}", credited=True) for number in range(2))
+    chosen = [auditor._next(new, old).hotkey[:3] for _ in range(9)]
+    assert chosen == ["new", "new", "old", "new", "new", "old", "new", "new", "new"]
+    old.append(miner("old2", credited=True))
+    new.clear()
+    assert auditor._next(new, old).hotkey == "old2"
+    assert auditor._next(new, old) is None
+
+
+def test_who_is_left_alone_for_a_while_is_not_due():
+    one = miner("one", credited=False)
+    assert queue([one], {"one"}, 100, 50, {"one": 51}) == []
+    assert queue([one], {"one"}, 100, 51, {"one": 51}) == [one]
 
 
 def test_nobody_is_drawn_with_a_block_that_was_known_when_it_committed():
