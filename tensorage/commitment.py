@@ -24,6 +24,9 @@ from .hashchain import ChainLinkError, EquivocationError, Verify, check_link, ch
 #: A sector index and the root of that sector.
 Entry = tuple[int, bytes]
 
+#: No sector has this index: in a receipt it says that no sector was audited.
+RESERVED_INDEX = 2**64 - 1
+
 
 def capacity_leaf(index: int, sector_root: bytes) -> bytes:
     """The hash of one entry, 32 bytes."""
@@ -150,10 +153,12 @@ def check_listing(commitment: Commitment, entries: Sequence[Entry]) -> None:
     """Check the full listing of a commitment: count, strictly ascending indices, and the root.
 
     Raises:
-        ProofError: the listing is not what was committed to, or an index stands twice.
+        ProofError: the listing is not what was committed to, or an index stands twice or is reserved.
     """
     if len(entries) != commitment.sector_count:
         raise ProofError(f"listing has {len(entries)} sectors, the commitment says {commitment.sector_count}")
+    if entries and entries[-1][0] == RESERVED_INDEX:
+        raise ProofError(f"listing of commitment {commitment.seq}: sector index {RESERVED_INDEX} is reserved")
     try:
         root = capacity_root(entries)
     except (ValueError, OverflowError) as error:

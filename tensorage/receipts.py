@@ -24,7 +24,7 @@ from typing import Any
 from . import challenge as challenges
 from . import seal
 from .challenge import Challenge
-from .commitment import Commitment
+from .commitment import RESERVED_INDEX, Commitment
 from .encoding import (
     HASH_SIZE,
     KEY_SIZE,
@@ -43,7 +43,7 @@ from .errors import ProofError
 from .hashchain import Verify
 
 #: `audited_sector` of a receipt that is about a challenge.
-NO_SECTOR = 2**64 - 1
+NO_SECTOR = RESERVED_INDEX
 MAX_REASON = 400
 
 

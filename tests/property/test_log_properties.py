@@ -17,7 +17,7 @@ from tensorage.receipts import NO_SECTOR, Receipt, Verdict
 
 AUTHOR, STRANGER = Hotkey.from_uri("//Alice"), Hotkey.from_uri("//Eve")
 HASH = st.binary(min_size=32, max_size=32)
-ENTRIES = st.dictionaries(st.integers(0, 2**64 - 1), HASH, max_size=12).map(lambda d: sorted(d.items()))
+ENTRIES = st.dictionaries(st.integers(0, 2**64 - 2), HASH, max_size=12).map(lambda d: sorted(d.items()))
 
 RECEIPTS = st.builds(
     Receipt,
@@ -112,6 +112,13 @@ def test_a_listing_is_believed_only_if_it_is_the_committed_one(entries, other_ro
     for bad in ([*entries, (index, other_root)], entries[:-1] or [(7, other_root)]):
         with pytest.raises(ProofError):
             commitment.check_listing(made, bad)
+
+
+def test_the_index_that_means_no_sector_is_no_sector():
+    entries = [(3, bytes(32)), (NO_SECTOR, bytes(32))]
+    [made] = history([entries])
+    with pytest.raises(ProofError, match="reserved"):
+        commitment.check_listing(made, entries)
 
 
 @given(st.integers(2, 50), HASH)
