@@ -10,6 +10,7 @@ exchange.py   asking one miner
 round.py      one round over all miners (together.py: many at once)
 audit.py      seal audits: which sectors, and comparing them (pool.py, sealing.py: sealing in other processes)
 weights.py    when weights are due, and setting them
+desk.py       giving miners their receipts
 lag.py        how long the validator itself stood still
 metrics.py    rounds and verdicts for Prometheus
 service.py    puts the parts together, starts and ends them

@@ -253,15 +253,8 @@ class Ledger:
         The second is None after the last page.
         """
         with self._reading():
-            found = self._db.execute(
-                "SELECT seq, document FROM receipts WHERE seq >= :start ORDER BY seq LIMIT :limit"
-                if miner is None
-                else "SELECT seq, document FROM receipts INDEXED BY receipts_of"
-                " WHERE miner = :miner AND seq >= :start ORDER BY seq LIMIT :limit",
-                {"start": min(start, 2**63 - 1), "miner": miner, "limit": limit + 1},
-            ).fetchall()
-        page = [from_json(json.loads(row["document"])) for row in found[:limit]]
-        return page, found[limit]["seq"] if len(found) > limit else None
+            documents, following = read_documents(self._db, start, limit, miner)
+        return [from_json(json.loads(document)) for document in documents], following
 
     def evidence(self, digest: bytes) -> Evidence | None:
         """Kept evidence by its hash, None when there is none any more."""
@@ -392,6 +385,21 @@ class Ledger:
             raise _unusable(self.path, "written", error) from error
 
 
+def read_documents(
+    db: sqlite3.Connection, start: int, limit: int, miner: bytes | None = None
+) -> tuple[list[str], int | None]:
+    """As `Ledger.receipts`, in the JSON that they were written in, over any connection."""
+    found = db.execute(
+        "SELECT seq, document FROM receipts WHERE seq >= :start ORDER BY seq LIMIT :limit"
+        if miner is None
+        else "SELECT seq, document FROM receipts INDEXED BY receipts_of"
+        " WHERE miner = :miner AND seq >= :start ORDER BY seq LIMIT :limit",
+        {"start": min(start, 2**63 - 1), "miner": miner, "limit": limit + 1},
+    ).fetchall()
+    following = found[limit]["seq"] if len(found) > limit else None
+    return [row["document"] for row in found[:limit]], following
+
+
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """The ledger in a file for another process that only reads.
 
@@ -491,4 +499,5 @@ __all__ = [
     "connect_read_only",
     "delete_ledger",
     "open_ledger",
+    "read_documents",
 ]

@@ -29,14 +29,14 @@ from ..service.duty import Trouble, repeat
 from ..service.lifetime import DRAIN_SECONDS, required, until
 from ..service.profile import is_harmless
 from ..service.selfcheck import check_reachable, external_endpoint
-from ..transport.axon import Access, Axon, Call, Reply
+from ..transport.axon import Access, Axon
 from ..transport.dendrite import Dendrite
-from ..transport.messages import RECEIPTS_PAGE, ReceiptsPage
 from ..transport.metrics import Metrics
 from ..transport.nonces import SqliteNonceStore
 from . import standing
 from .audit import Auditor
 from .book import Book
+from .desk import ReceiptDesk
 from .exchange import Exchange
 from .lag import LagMeter
 from .ledger import LEDGER_NAME, LedgerIdentity, delete_ledger, open_ledger
@@ -210,12 +210,6 @@ class ValidatorService:
                 return error.message
             return None if registered else "not registered"
 
-        async def receipts(call: Call) -> Reply:
-            start = call.number("from", 0)
-            limit = call.number("limit", RECEIPTS_PAGE, low=1, high=RECEIPTS_PAGE)
-            page, following = await book.run(book.ledger.receipts, start, limit, call.caller.public_key)
-            return ReceiptsPage.of(page, following)
-
         axon = Axon(
             self.hotkey.ss58,
             role="validator",
@@ -226,7 +220,9 @@ class ValidatorService:
             ready=ready,
             metrics=metrics,
         )
-        axon.route("GET", "/v1/receipts", receipts, access=Access.REGISTERED)
+        desk = ReceiptDesk(book.ledger.path)
+        stack.callback(desk.close)
+        axon.route("GET", "/v1/receipts", desk.answer, access=Access.REGISTERED)
         await axon.start()
         stack.push_async_callback(axon.drain, DRAIN_SECONDS)
         self.axon = axon

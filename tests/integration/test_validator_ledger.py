@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -17,10 +18,12 @@ import pytest
 from tensorage.chain.auth import verify
 from tensorage.chain.wallet import Hotkey
 from tensorage.encoding import ZERO_HASH, sha256
-from tensorage.errors import ProofError, StorageError, UsageError
+from tensorage.errors import ProofError, RequestError, StorageError, UsageError
 from tensorage.hashchain import check_chain
 from tensorage.receipts import NO_SECTOR, Receipt, Verdict
+from tensorage.transport.axon import Call
 from tensorage.validator import export, ledger, scoring, standing
+from tensorage.validator.desk import MOST_WAITING, ReceiptDesk
 from tensorage.validator.judge import Attempt, Judgement
 from tensorage.validator.ledger import (
     Evidence,
@@ -117,6 +120,24 @@ def test_a_miner_gets_its_own_receipts_page_by_page(tmp_path):
         assert [receipt.seq for receipt, _ in page] == [8, 11, 14]
         assert following is None
         assert book.receipts(2**64 - 1, 10)[0] == []
+
+
+async def test_miners_that_ask_for_receipts_wait_for_no_round_and_no_round_for_them(tmp_path):
+    with closing(open_ledger(tmp_path / "v.sqlite", IDENTITY)) as book:
+        miner = Miner(MINERS[0].ss58, MINERS[0].public_key, 1, 1)
+        for now in range(1, 6):
+            book.record(draft(miner, now), miner, KEY.sign)
+        desk = ReceiptDesk(book.path)
+        call = Call(miner, {}, {"from": "2", "limit": "2"}, b"")
+        with book._transaction():  # a round is being written
+            page = await asyncio.wait_for(desk.answer(call), 20)
+        assert [receipt.seq for receipt, _ in page.signed()] == [2, 3]
+        assert page.next == 4
+        asked = await asyncio.gather(*(desk.answer(call) for _ in range(200)), return_exceptions=True)
+        refused = [error for error in asked if isinstance(error, RequestError)]
+        assert len(refused) == 200 - MOST_WAITING
+        assert {error.kind for error in refused} == {"rate_limited"}
+        desk.close()
 
 
 def test_two_processes_cannot_write_one_chain_of_receipts(tmp_path):
