@@ -9,6 +9,7 @@ limits.py     sizes, times, token buckets
 refusals.py   what a refused peer is told, and the operator's line
 metrics.py    Prometheus counters
 dendrite.py   the client
+backend.py    the network below it
 addresses.py  which endpoints may be dialled
 messages.py   the JSON of the protocol
 """

@@ -32,6 +32,7 @@ from ..chain.types import Endpoint
 from ..encoding import HASH_SIZE
 from ..errors import RequestError, TensorageError
 from .addresses import is_public
+from .backend import HEAD, Head, Transport
 from .messages import (
     RECEIPTS_PAGE,
     SECTORS_PAGE,
@@ -152,16 +153,16 @@ class Dendrite:
         self._turns = _Turns(per_peer)
         self._client = httpx.AsyncClient(
             timeout=None,  # noqa: S113 - every call has one deadline over all its phases
-            limits=httpx.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections // 4,
-                keepalive_expiry=5.0,  # shorter than an axon's, so that a reused connection is a live one
+            transport=Transport(
+                httpx.Limits(
+                    max_connections=max_connections,
+                    max_keepalive_connections=max_connections // 4,
+                    keepalive_expiry=5.0,  # shorter than an axon's, so that a reused connection is a live one
+                )
             ),
             headers={"accept-encoding": "identity", "user-agent": "tensorage"},
             trust_env=False,
             follow_redirects=False,
-            http1=True,
-            http2=False,
         )
 
     async def __aenter__(self) -> Dendrite:
@@ -342,13 +343,22 @@ class Dendrite:
 
 
 class _Sent:
-    """When the request began to be sent, as httpcore's trace tells; None before (dialling)."""
+    """When the request began to be sent, as httpcore's trace tells; None before (dialling).
+
+    It also tells the network below, in the task that makes it, how far the answer is.
+    """
 
     at: float | None = None
+
+    def __init__(self) -> None:
+        self._head = Head()
+        HEAD.set(self._head)
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
         if event == "http11.send_request_headers.started":
             self.at = time.perf_counter()
+        elif event == "http11.receive_response_headers.complete":
+            self._head.whole = True
 
 
 class _Turns:

@@ -1,0 +1,99 @@
+"""The network below the dendrite, with a cap on the head of an answer.
+
+An HTTP client reads any number of informational responses (1xx) before the one that it waits for, and each
+costs as much as a whole answer. A peer that sends nothing else would have all of our event loop until its
+deadline, and the answers of others would come late by our own doing.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpcore
+import httpx
+
+#: Bytes in which the status line and headers must have come, all that stands before them included.
+HEAD_BYTES = 16 * 1024
+
+
+@dataclass
+class Head:
+    """How much of the head of one answer may still come; `whole` once it is there."""
+
+    left: int = HEAD_BYTES
+    whole: bool = False
+
+
+#: The answer that the current task reads.
+HEAD: ContextVar[Head | None] = ContextVar("head", default=None)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        head = HEAD.get()
+        if head is None or head.whole:
+            return await self._inner.read(max_bytes, timeout)
+        if head.left <= 0:
+            raise httpcore.RemoteProtocolError(f"no answer in the first {HEAD_BYTES} bytes")
+        data = await self._inner.read(min(max_bytes, head.left), timeout)
+        head.left -= len(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    def __init__(self) -> None:
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        inner = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _Stream(inner)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+class Transport(httpx.AsyncHTTPTransport):
+    """httpx's transport over such a network: plain HTTP/1.1, no proxy.
+
+    httpx does not let its pool be given, so it is replaced here.
+    """
+
+    def __init__(self, limits: httpx.Limits) -> None:
+        super().__init__(trust_env=False, limits=limits)
+        self._pool = httpcore.AsyncConnectionPool(
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=_Backend(),
+        )
