@@ -15,5 +15,5 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tensorage"))
 
-# A shell that starts us in the background has us ignore SIGINT, and our children inherit that; they are sent it.
+# A shell that starts us in the background has us ignore SIGINT; our children inherit that, and are sent it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
