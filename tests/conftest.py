@@ -5,8 +5,8 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-# The same examples everywhere and every time; hunting for others is HYPOTHESIS_PROFILE=hunt. Deadlines measure
-# the machine, not the code.
+# The same examples everywhere and every time; HYPOTHESIS_PROFILE=hunt looks for others. Deadlines measure the
+# machine, not the code.
 settings.register_profile(
     "tensorage", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
