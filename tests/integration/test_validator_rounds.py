@@ -289,12 +289,12 @@ async def test_what_failed_once_is_asked_again_with_the_same_nonce_and_forgiven(
 async def test_who_is_late_twice_is_late_and_loses_availability_not_integrity(tmp_path):
     miner = TestMiner("Slow")
     miner.commit(90)
-    async with subnet(tmp_path, miner, parameters=with_parameters(deadline=0.3)) as net:
+    async with subnet(tmp_path, miner, parameters=with_parameters(deadline=1.0)) as net:
         for _ in range(3):
             await net.round()
 
         async def slowly(self, commitment, message):
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(2)
             return await self.honest(commitment, message)
 
         miner.intercept = slowly
@@ -303,20 +303,20 @@ async def test_who_is_late_twice_is_late_and_loses_availability_not_integrity(tm
         standing = net.of(miner).standing
         assert (standing.integrity, scoring.availability(standing)) == (1.0, pytest.approx(2 / 3, rel=0.02))
         receipt = (await receipts_of(net, miner))[-1]
-        assert receipt.elapsed_ms >= 300
+        assert receipt.elapsed_ms >= 1000
         assert "asked twice" in receipt.reason
 
 
 async def test_a_validator_that_stands_still_calls_nobody_late(tmp_path):
     miner = TestMiner("Patient")
     miner.commit(90)
-    async with subnet(tmp_path, miner, parameters=with_parameters(deadline=0.5)) as net:
+    async with subnet(tmp_path, miner, parameters=with_parameters(deadline=1.0)) as net:
         for _ in range(2):
             await net.round()
         before = net.of(miner).standing
 
         async def blocking(self, commitment, message):
-            time.sleep(0.8)  # noqa: ASYNC251 - the validator's own loop stands still, as it is the same one
+            time.sleep(1.5)  # noqa: ASYNC251 - the validator's own loop stands still, as it is the same one
             return await self.honest(commitment, message)
 
         miner.intercept = blocking
