@@ -176,7 +176,11 @@ def _unusable(path: Path, error: sqlite3.Error) -> UsageError:
         return UsageError(
             f"database {path} is locked by another program", remedy="Find it with: fuser " + str(path)
         )
-    return UsageError(f"database {path} is damaged: {error}", remedy=f"Restore it from a copy, or {_RESTART}")
+    return UsageError(
+        f"database {path} is damaged: {error}",
+        remedy="Restore it if the copy has the newest commitment (validators take an older one for fraud), "
+        f"or {_RESTART}",
+    )
 
 
 def read_identity(path: Path) -> Identity | None:

@@ -124,10 +124,10 @@ class SqliteNonceStore:
 
     def _purge(self) -> None:
         """Once a second, forget a bounded number of nonces that are stale by themselves."""
-        now = self._clock_ns()
-        if now < self._next_purge:
+        now, every = self._clock_ns(), int(_PURGE_EVERY * 1e9)
+        if self._next_purge - every <= now < self._next_purge:  # earlier than that, the clock was put back
             return
-        self._next_purge = now + int(_PURGE_EVERY * 1e9)
+        self._next_purge = now + every
         self._db.execute(
             "DELETE FROM nonces WHERE (nonce, hotkey) IN "
             "(SELECT nonce, hotkey FROM nonces WHERE nonce < ? ORDER BY nonce LIMIT ?)",

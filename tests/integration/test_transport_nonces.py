@@ -69,6 +69,18 @@ def test_a_full_store_refuses_and_forgets_nothing(tmp_path):
     assert store.check_and_store("5Bob", now[0])
 
 
+def test_a_clock_that_is_put_back_does_not_end_the_forgetting(tmp_path):
+    now = [NOW + 3600 * 10**9]
+    store = SqliteNonceStore(tmp_path / "nonces.sqlite", clock_ns=lambda: now[0])
+    assert store.check_and_store("5Alice", now[0])
+    now[0] = NOW
+    for _ in range(3):
+        assert store.check_and_store("5Alice", now[0])
+        now[0] += 100 * 10**9
+    with sqlite3.connect(store.path) as db:
+        assert db.execute("SELECT count(*) FROM nonces WHERE nonce < ?", (now[0],)).fetchone() == (1,)
+
+
 def test_a_file_that_cannot_be_used_is_a_usage_error_that_names_it(tmp_path):
     newer = tmp_path / "newer.sqlite"
     with sqlite3.connect(newer) as db:
