@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from .. import challenge as challenges
 from .. import seal
 
-#: Most sectors of one commitment that a validator takes: 64 TiB of profile 1. A listing is believed only when it
-#: was fetched whole, and costs some 16 MB of memory by then, whoever shows it.
+#: Most sectors of one commitment that a validator takes: 64 TiB of profile 1. A listing is believed only
+#: when it was fetched whole, and costs some 16 MB of memory by then, whoever shows it.
 MAX_SECTORS = 1 << 16
 #: Most commitments that are caught up with in one round.
 MAX_BETWEEN = 32
