@@ -2,7 +2,7 @@
 
 <root>/sn<netuid>-<hotkey>/                    one directory an identity on each disk
     miner.sqlite                               on the first disk only
-    fill.lock                                  likewise
+    fill.lock, use.lock, serve.lock            likewise
     disk.id                                    names the disk, wherever it is mounted
     sectors/<hh>/<index, 16 hex>.sector        hh: the last two digits of the index
     sectors/<hh>/<index, 16 hex>.sealing       not finished, never trusted
@@ -21,6 +21,7 @@ from ..seal import Profile
 DATABASE = "miner.sqlite"
 FILL_LOCK = "fill.lock"
 USE_LOCK = "use.lock"
+SERVE_LOCK = "serve.lock"
 DISK_ID = "disk.id"
 SECTORS = "sectors"
 UNFINISHED = ".sealing"

@@ -1,7 +1,8 @@
-"""Who may do what to a data directory, across processes. Both are flock(2): they end with their holder.
+"""Who may do what to a data directory, across processes. All are flock(2): they end with their holder.
 
 fill.lock   one process at a time plans, seals, verifies and removes
 use.lock    everybody who has the database open shares it; --restart needs it alone
+serve.lock  one miner at a time answers for it; an allocation beside it is welcome
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .errors import BusyError
 from .layout import FILL_LOCK as FILL
+from .layout import SERVE_LOCK as SERVE
 from .layout import USE_LOCK as USE
 
 
@@ -64,6 +66,26 @@ def share(directory: Path) -> int:
         os.close(fd)
         raise BusyError(f"{directory} is being dropped by --restart", remedy="Wait for it to end") from error
     return fd
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[None]:
+    """The right to answer for what is in a data directory. Taken before anything there is changed.
+
+    Raises:
+        BusyError: another miner does.
+    """
+    fd = _open(directory, SERVE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise BusyError(
+            f"another miner answers for {directory}",
+            remedy="Stop it first, or name another directory with --db_root_path",
+        ) from error
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def _follow_parent() -> None:
 def main() -> None:
     """Serve jobs until stdin ends."""
     _follow_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all at once; the parent decides what they mean
+        signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # nothing that a library prints may stand among the messages

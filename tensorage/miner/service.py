@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .. import config
+from ..allocator import disks, locks
 from ..allocator.layout import DATABASE, Identity, directory_name
 from ..allocator.plan import Headroom, Target
 from ..allocator.reader import Reader
@@ -121,6 +122,10 @@ class MinerService:
             chain = await stack.enter_async_context(Chain(settings.chain, self.hotkey, opener=self._opener))
             neuron = await required(chain.require_registered())
             identity = Identity(chain.genesis_hash, settings.chain.netuid, self.hotkey.public_key, profile)
+            directory = settings.roots[0] / identity.directory_name
+            await self._in_thread(
+                lambda: stack.enter_context(locks.serving(disks.prepare_directory(directory)))
+            )
             if settings.restart:
                 dropped = await self._in_thread(lambda: drop(settings.roots, identity))
                 log.info("dropped files=%d commitments_kept=%s", dropped.files, dropped.chain_kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -16,6 +17,7 @@ from .. import seal
 
 def begin_worker() -> None:
     """Lower the priority of this process, and have it end with the one that started it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     os.nice(10)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
 

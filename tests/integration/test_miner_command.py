@@ -113,6 +113,20 @@ async def test_a_killed_miner_goes_on_with_its_chain_of_commitments(net, chain, 
         await validator.prove(second)
 
 
+async def test_a_second_miner_changes_nothing_of_the_first(net, chain, hotkey, tmp_path):
+    root, wallets = tmp_path / "disk", tmp_path / "wallets"
+    process = start(flags(net, root, wallets, 3))
+    async with Asker(net, chain, miner=hotkey) as validator:
+        first = await validator.committed(3, 60)
+        for more in ([], ["--restart", "--disable_prompt"]):
+            second = start([*flags(net, root, wallets, 1), *more])
+            said = await asyncio.to_thread(finish, second, 60)
+            assert second.returncode == 2, said
+            assert "another miner answers for" in said and said.count("\n") == 1
+        assert sealed(root) == 3 and process.poll() is None
+        assert (await validator.committed(3, 60)).seq == first.seq
+
+
 async def test_a_full_disk_is_told_once_and_filled_as_soon_as_there_is_room(net, chain, hotkey, tmp_path):
     root = tmp_path / "disk"
     log = root / "logs" / "miner.log"
