@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,11 +151,8 @@ def _confirm(question: str, request: Request, console: Console) -> None:
     """
     if not request.prompt:
         return
-    if not sys.stdin.isatty():
-        raise UsageError("nobody is there to ask", remedy="Use --disable_prompt to go on without asking")
-    console.print(f"{question} [y/N] ", end="", markup=False)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Stopped("nothing was changed")
+    if not config.confirmed(question, err=console.stderr):
+        raise Stopped("stopped before anything of this was done")
 
 
 def _find_genesis(request: Request, database: Path) -> bytes:

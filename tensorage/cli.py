@@ -17,8 +17,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from . import __version__
-from .config import run
-from .errors import UsageError
+from .config import read_json, run
 
 #: Subcommand -> (module, its typer app, one line of help).
 COMMANDS = {
@@ -86,19 +85,14 @@ def conformance(
 ) -> None:
     """Print the vector of INPUT.json, to be compared with another implementation's.
 
-    INPUT.json has {genesis, netuid, miner, validator, profile, sectors: [indices], commitment: {seq,
-    prev_hash, block}, challenge: {block_hash, round, hops}}, bytes in lower-case hex.
+    INPUT.json has {genesis, netuid, miner, validator, profile, sectors: [0, 1, ...], commitment:
+    {seq, prev_hash, block}, challenge: {block_hash, round, hops}}, bytes in lower-case hex.
 
-    Example: tensorage conformance tests/vectors/input.json
+    Example: tensorage conformance tests/vectors/pos-v1-dev.input.json
     """
     from .conformance import vector  # noqa: PLC0415 - loads the sealing kernel
 
-    try:
-        text = sys.stdin.read() if str(input_file) == "-" else input_file.read_text()
-        document = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{input_file} cannot be read as JSON: {error}") from error
-    typer.echo(json.dumps(vector(document), indent=1))
+    typer.echo(json.dumps(vector(read_json(input_file)), indent=1))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ code: 2 for something that the operator can put right in the command or on the m
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ SizeInGb = Annotated[
         "--size_in_gb",
         "--size-in-gb",
         min=0,
+        max=1 << 30,
         help="Space to fill, in GiB, over all disks; less than before drops what is too much.",
         show_default="100, or what is there already",
     ),
@@ -225,6 +227,12 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     if unknown:
         raise UsageError(f"{path} sets {unknown[0]!r}, which is no flag", remedy="See --help for the flags")
     defaults = {str(names[key.replace("-", "_")]): value for key, value in table.items()}
+    repeated = {
+        parameter.name for parameter in context.command.params if getattr(parameter, "multiple", False)
+    }
+    defaults |= {
+        name: [value] for name, value in defaults.items() if name in repeated and not isinstance(value, list)
+    }
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
@@ -235,8 +243,42 @@ Config = Annotated[
 ]
 
 
+def confirmed(question: str, *, err: bool = False) -> bool:
+    """Whether the operator, or what is piped in, answers the question with y or yes.
+
+    Args:
+        err: ask on stderr, where stdout is for a script.
+
+    Raises:
+        UsageError: nobody is there to ask.
+    """
+    typer.echo(f"{question} [y/N] ", nl=False, err=err)
+    answer = sys.stdin.readline() if sys.stdin is not None else ""
+    if not answer:
+        typer.echo(err=err)
+        raise UsageError("nobody is there to ask", remedy="Use --disable_prompt to go on without asking")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file, or on stdin for `-`.
+
+    Raises:
+        UsageError: the file cannot be read, or is not JSON.
+    """
+    name = "stdin" if str(path) == "-" else str(path)
+    try:
+        return json.loads(sys.stdin.read() if name == "stdin" else path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{name} cannot be read: {error.strerror}", remedy="Name a JSON file, or -"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} is not JSON: {error}", remedy="Name a JSON file, or -") from error
+
+
 def run(app: typer.Typer, arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
-    """Run a command; returns its exit code. Errors become one line on stderr."""
+    """Run a command; returns its exit code. Errors become one line on stderr; no command gets the help."""
     try:
         result = get_command(app).main(arguments, prog_name=program, standalone_mode=False)
     except TensorageError as error:
@@ -250,6 +292,10 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None, *, program: st
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own errors: a flag that is wrong
             raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            if shown := error.format_message():  # where rich has not printed it
+                typer.echo(shown, err=True)
+            return 2
         typer.echo(f"error: {' '.join(error.format_message().split()).rstrip('.')}. See --help", err=True)
         return 2
     return result if isinstance(result, int) else 0

@@ -19,6 +19,8 @@ from . import merkle, seal
 from .challenge import Challenge
 from .errors import UsageError
 
+_REMEDY = "`tensorage conformance --help` says what it has"
+
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -66,10 +68,10 @@ def vector(document: Any) -> dict[str, Any]:
         return _vector(given)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"input is no vector: {place}: {first['msg']}") from error
+        place = ".".join(str(part) for part in first["loc"]) or "all of it"
+        raise UsageError(f"input of a vector: {place}: {first['msg']}", remedy=_REMEDY) from error
     except ValueError as error:
-        raise UsageError(f"input is no vector: {error}") from error
+        raise UsageError(f"input of a vector: {error}", remedy=_REMEDY) from error
 
 
 def _vector(given: VectorInput) -> dict[str, Any]:

@@ -224,7 +224,9 @@ def load(path: Path) -> dict[str, Any]:
     return scenario
 
 
-simulate_app = typer.Typer(help="Run the subnet's mechanisms on paper.", no_args_is_help=True)
+simulate_app = typer.Typer(
+    help="Run the subnet's mechanisms on paper.", no_args_is_help=True, add_completion=False
+)
 
 
 @simulate_app.callback()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,6 @@ from .. import config
 from ..allocator.plan import Headroom
 from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
-from ..errors import UsageError
 from ..service.lifetime import serve
 from .service import MinerService, MinerSettings
 
@@ -103,13 +101,9 @@ def _confirm_restart(roots: Sequence[Path]) -> None:
         UsageError: nobody is there to ask.
         typer.Abort: the answer was no.
     """
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "--restart drops the database and asks first, and nobody is there to ask",
-            remedy="Give --disable_prompt too",
-        )
     where = ", ".join(str(root) for root in roots)
-    typer.confirm(f"Drop this miner's database and all its sectors under {where}?", abort=True)
+    if not config.confirmed(f"Drop this miner's database and all its sectors under {where}?"):
+        raise typer.Abort
 
 
 def main(arguments: list[str] | None = None) -> int:

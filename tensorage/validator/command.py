@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,6 @@ from .. import challenge as challenges
 from .. import config, seal
 from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
-from ..errors import UsageError
 from ..service.lifetime import serve
 from ..service.profile import is_harmless
 from .parameters import Parameters
@@ -133,12 +131,8 @@ def _confirm_restart(hotkey: str, root: Path) -> None:
         UsageError: nobody is there to ask.
         typer.Abort: the answer was no.
     """
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "--restart deletes the ledger and asks first, and nobody is there to ask",
-            remedy="Give --disable_prompt too",
-        )
-    typer.confirm(f"Delete the ledger of {hotkey} under {root}, receipts and all?", abort=True)
+    if not config.confirmed(f"Delete the ledger of {hotkey} under {root}, receipts and all?"):
+        raise typer.Abort
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from ..chain.address import public_key
 from ..chain.auth import verify as verify_signature
+from ..config import read_json
 from ..errors import UsageError
 from . import export as exports
 
@@ -33,10 +34,7 @@ def verify(
 
     Example: tensorage receipts verify receipts.json
     """
-    try:
-        document = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read as JSON: {error}") from error
+    document = read_json(file)
     with Progress(transient=True, disable=as_json or not sys.stderr.isatty()) as bar:
         task = bar.add_task("receipts", total=None)
         found = exports.check(

@@ -1,9 +1,26 @@
 """Flags: spellings, precedence, and errors of one line."""
 
+import io
+import sys
+from pathlib import Path
+
 import pytest
 import typer
 
-from tensorage.config import Config, Netuid, Network, WalletName, netuid_of, run
+from tensorage import cli
+from tensorage.chain.devnet.cli import devnet_app
+from tensorage.config import (
+    Config,
+    DbRootPath,
+    Netuid,
+    Network,
+    SizeInGb,
+    WalletName,
+    confirmed,
+    netuid_of,
+    read_json,
+    run,
+)
 from tensorage.errors import StorageError, UsageError
 
 SEEN: list[tuple[str, int | None]] = []
@@ -61,6 +78,64 @@ def test_what_is_wrong_is_one_line_with_the_remedy(arguments, code, said, capsys
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert said in error
+
+
+def test_one_value_in_a_file_stands_for_a_flag_that_may_be_repeated(tmp_path):
+    roots: list[list[Path]] = []
+    several = typer.Typer(add_completion=False)
+
+    @several.command()
+    def command(db_root_path: DbRootPath, config: Config = None) -> None:
+        roots.append(db_root_path)
+
+    path = tmp_path / "c.toml"
+    for text in ('"/a"', '["/a", "/b"]'):
+        path.write_text(f"db_root_path = {text}\n")
+        assert run(several, ["--config", str(path)]) == 0
+    assert roots == [[Path("/a")], [Path("/a"), Path("/b")]]
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "-1", "1e300"])
+def test_a_size_that_no_disk_has_is_refused(size, capsys):
+    sized = typer.Typer(add_completion=False)
+
+    @sized.command()
+    def command(size_in_gb: SizeInGb = None) -> None:
+        """Takes a size."""
+
+    assert run(sized, ["--size_in_gb", size]) == 2
+    assert "'--size_in_gb'" in capsys.readouterr().err
+
+
+def test_a_group_without_a_command_says_what_it_has(capsys):
+    for group in (cli.app, devnet_app):
+        assert run(group, []) == 2
+        said = "".join(capsys.readouterr())
+        assert "Commands" in said and "error" not in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "meant"), [("y\n", True), ("YES\n", True), ("yep\n", False), ("\n", False), ("y", True)]
+)
+def test_an_answer_may_come_from_a_pipe(answer, meant, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    assert confirmed("Go on?") is meant
+
+
+def test_without_an_answer_nothing_is_taken_for_granted(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(UsageError, match="--disable_prompt"):
+        confirmed("Go on?")
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_json_is_one_line_with_the_remedy(tmp_path, content):
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"x\.json") as refused:
+        read_json(path)
+    assert refused.value.remedy and "Errno" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["[wallet]\nnam = 'x'\n", "not toml", "[[wallet]]\n"])
