@@ -30,15 +30,20 @@ LINE_SECONDS = 10.0
 class Tally:
     """Adds up what workers report: `done` of `total` bytes, and finished sectors.
 
-    What a worker had done of a sector that it did not finish counts no more once somebody else has begun it.
+    What a worker had done of a sector that it did not finish counts no more once somebody else has begun it,
+    and a sector that is reported as done twice counts once.
     """
 
     def __init__(self, sectors: int, sector_size: int) -> None:
         self.sectors = sectors
         self.total = sectors * sector_size
-        self.finished = 0
         self._size = sector_size
         self._partial: dict[int, int] = {}
+        self._whole: set[int] = set()
+
+    @property
+    def finished(self) -> int:
+        return len(self._whole)
 
     @property
     def done(self) -> int:
@@ -47,9 +52,9 @@ class Tally:
     def add(self, progress: Progress) -> None:
         """Count a report."""
         if progress.done >= self._size:
-            self.finished += 1
+            self._whole.add(progress.job.index)
             self._partial.pop(progress.job.index, None)
-        else:
+        elif progress.job.index not in self._whole:
             self._partial[progress.job.index] = progress.done
 
 

@@ -53,6 +53,11 @@ def test_what_a_dead_worker_had_done_is_not_counted_twice():
     assert "1 of 4 sectors, 4 of 16 MiB" in shown(reports, terminal=False, seconds=0.01)
 
 
+def test_a_sector_that_is_reported_as_done_twice_counts_once():
+    reports = [report(0, 0, SIZE), report(0, 0, SIZE), report(0, 0, SIZE // 2)]
+    assert "1 of 4 sectors, 4 of 16 MiB" in shown(reports, terminal=False, seconds=0.01)
+
+
 @pytest.mark.parametrize(
     ("jobs", "most", "memory", "workers"),
     [
