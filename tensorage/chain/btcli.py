@@ -170,10 +170,14 @@ class Btcli:
         """The answer to a read.
 
         Raises:
-            BtcliError: btcli or the chain refused.
+            BtcliError: btcli or the chain refused. Its exit code is 2: what was named cannot be read.
             UsageError: the program cannot be started.
         """
-        return self._run(self.reading(*arguments), READ_TIMEOUT)
+        try:
+            return self._run(self.reading(*arguments), READ_TIMEOUT)
+        except BtcliError as error:
+            error.exit_code = UsageError.exit_code
+            raise
 
     def write(self, *arguments: str) -> dict[str, Any]:
         """The receipt of a transaction.

@@ -77,7 +77,7 @@ class Chain:
             await self._connection.wait_open()
             return self
         try:
-            await self._connection.open()
+            await self._connection.open(quiet=True)
         except ChainError as error:
             raise UsageError(error.message, remedy=error.remedy) from error
         return self

@@ -75,8 +75,11 @@ class Connection:
         self._retry_at = 0.0
         self._away_since: float | None = None
 
-    async def open(self) -> Client:
+    async def open(self, *, quiet: bool = False) -> Client:
         """The connected client.
+
+        Args:
+            quiet: log no failure, because the caller tells of the error.
 
         Raises:
             ChainError: the chain cannot be reached now, or it is not yet time to try again.
@@ -99,7 +102,7 @@ class Connection:
                 self._recognise(genesis)
             except ANY as error:
                 await _close(substrate)
-                raise self._failed(error) from error
+                raise self._failed(error, quiet=quiet) from error
             except BaseException:
                 await _close(substrate)
                 raise
@@ -231,20 +234,20 @@ class Connection:
         await self.drop(client)
         return failure
 
-    def _failed(self, error: Exception) -> ChainError:
+    def _failed(self, error: Exception, *, quiet: bool = False) -> ChainError:
         """Counts a failure, logs the first of an outage, and says when the next attempt is due."""
         self._failures += 1
         delay = retry_delay(self._failures, _chance())
         if isinstance(error, RpcPolicyError):
             delay = max(delay, _seconds(error.retry_after), LONGEST_DELAY / 2)
         self._retry_at = self._clock() + delay
-        remedy = (error.remedy if isinstance(error, TensorageError) else "") or self._remedy
-        if self._away_since is None:
+        ours = error if isinstance(error, TensorageError) else error.__cause__
+        said = ours if isinstance(ours, TensorageError) else error
+        remedy = (said.remedy if isinstance(said, TensorageError) else "") or self._remedy
+        if self._away_since is None and not quiet:
             self._away_since = self._clock()
-            log.warning(
-                "chain is away chain=%s error=%r remedy=%r", self.settings.label, _text(error), remedy
-            )
-        return ChainError(f"chain {self.settings.label} does not answer: {_text(error)}", remedy=remedy)
+            log.warning("chain is away chain=%s error=%r remedy=%r", self.settings.label, _text(said), remedy)
+        return ChainError(f"chain {self.settings.label} does not answer: {_text(said)}", remedy=remedy)
 
     def _answered(self) -> None:
         self._failures = 0

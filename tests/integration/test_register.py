@@ -212,13 +212,13 @@ def test_a_refusal_by_the_chain_is_one_line_and_the_report_keeps_what_was_done(n
 
 def test_a_subnet_that_is_not_there_is_named(net: Net) -> None:
     refused = run("register.py", "hotkey", "--netuid", "77", *net.flags, "--wallet.name", "shy", "--yes")
-    assert (refused.returncode, "subnet 77 does not exist" in refused.stderr) == (1, True)
+    assert (refused.returncode, "subnet 77 does not exist" in refused.stderr) == (2, True)
 
 
 def test_wallets_are_made_once_and_mnemonics_shown_only_if_asked_for(tmp_path: Path) -> None:
     flags = ["--network", NOWHERE, "--netuid", "1", "--wallet.path", str(tmp_path), "--yes"]
     quiet = run("register.py", "hotkey", *flags)
-    assert quiet.returncode == 1
+    assert quiet.returncode == 2
     assert "could not reach ws://127.0.0.1:1" in quiet.stderr.splitlines()[-1]
     assert not any(
         len(line.split(": ")[-1].split()) == WORDS for line in (quiet.stdout + quiet.stderr).splitlines()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tensorage.chain.devnet.shield import hchacha20
 from tensorage.chain.devnet.store import VERSION, Block, Receipt, Store, decode_key, encode_key
-from tensorage.errors import StorageError, UsageError
+from tensorage.errors import UsageError
 
 PARTS = st.one_of(st.integers(0, 2**64), st.text("5abcXYZ019", min_size=1, max_size=8))
 
@@ -137,7 +137,7 @@ def test_what_is_no_devnet_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(UsageError, match=f"tensorage devnet up --path {missing}"):
         Store(missing)
     text.write_text("no database, but long enough to be read as the header of one" * 10)
-    with pytest.raises(StorageError, match="is no usable devnet file"):
+    with pytest.raises(UsageError, match="is no usable devnet file"):
         Store(text)
     sqlite3.connect(other).execute("CREATE TABLE mine (x)").connection.close()
     with pytest.raises(UsageError, match="holds no devnet"):

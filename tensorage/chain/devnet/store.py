@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import StorageError, UsageError
+from ...errors import UsageError
 
 VERSION = 1
 _BUSY_SECONDS = 10.0
@@ -101,8 +101,7 @@ class Store:
     """One connection to a devnet file; safe to use from several threads, one at a time inside.
 
     Raises (from the constructor):
-        UsageError: there is no file and `create` is false, or a newer version of tensorage made it.
-        StorageError: it is no devnet file.
+        UsageError: there is no file and `create` is false, a newer version made it, or it is no devnet.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -126,7 +125,7 @@ class Store:
             self._prepare(create)
         except sqlite3.Error as error:
             self._db.close()
-            raise StorageError(
+            raise UsageError(
                 f"{path} is no usable devnet file: {error}", remedy="Name another path, or remove the file."
             ) from error
         except UsageError:
