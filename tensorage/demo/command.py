@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ class DemoFailedError(TensorageError):
     """The subnet did not do what it is for."""
 
 
-@app.command()
+@app.command(short_help="Run the whole subnet on this machine.")
 def demo(
     keep_running: Annotated[
         bool, typer.Option("--keep-running", help="Leave everything up until Ctrl-C.", show_default=False)
@@ -111,16 +113,27 @@ def _stops_on_signals() -> Iterator[None]:
 
 def _tell_places(stage: Stage, display: Display) -> None:
     for what, where in stage.places().items():
-        display.say(f"{what}: {where}")
+        display.say(f"{what}: {where if isinstance(where, str) else ' '.join(where)}")
     ledger = stage.ledger(VALIDATORS[0])
     if ledger is not None:
-        display.say(f"check the verdicts: tensorage receipts export {ledger} | tensorage receipts verify -")
+        tensorage = _program()
+        display.say(
+            f"check the verdicts: {tensorage} receipts export {ledger} | {tensorage} receipts verify -"
+        )
+
+
+def _program() -> str:
+    """What to type for this command where `tensorage` may not be on the PATH, as after `make demo`."""
+    if shutil.which("tensorage"):
+        return "tensorage"
+    beside = Path(sys.executable).parent / "tensorage"
+    return str(beside) if beside.is_file() else f"{sys.executable} -m tensorage"
 
 
 def _wait(stage: Stage, processes: Processes, display: Display) -> None:
     """Stay until Ctrl-C."""
     display.say("everything goes on running; Ctrl-C ends it. Look at it with:")
-    display.say(f"tensorage devnet status --path {stage.devnet}")
+    display.say(f"{_program()} devnet status --path {stage.devnet}")
     try:
         while True:
             processes.check()

@@ -53,12 +53,12 @@ class Stage:
         """The receipts of a validator, None before there are any."""
         return next(iter(sorted(self.root(validator).glob(f"sn*/{LEDGER_NAME}"))), None)
 
-    def places(self) -> dict[str, str]:
-        """Where to look afterwards."""
+    def places(self) -> dict[str, str | list[str]]:
+        """Where to look afterwards: directories and files, of the receipts one for each validator."""
         ledgers = [ledger for name in VALIDATORS if (ledger := self.ledger(name)) is not None]
         return {
             "logs": str(self.logs),
-            "receipts": " ".join(map(str, ledgers)),
+            "receipts": [str(ledger) for ledger in ledgers],
             "databases": str(self.directory / "data"),
             "devnet": str(self.devnet),
         }

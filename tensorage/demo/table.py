@@ -48,7 +48,7 @@ def line(rows: Sequence[Row], *, block: int, judgement: Judgement) -> str:
     return f"block={block} emission: {paid} ({'as it should be' if judgement.ok else judgement.reason})"
 
 
-def document(rows: Sequence[Row], judgement: Judgement, places: Mapping[str, str]) -> dict[str, Any]:
+def document(rows: Sequence[Row], judgement: Judgement, places: Mapping[str, Any]) -> dict[str, Any]:
     """The final table for a script; what validators differ in is their mean, and each one's own beside it."""
     return {
         "neurons": [_neuron(row) for row in rows],

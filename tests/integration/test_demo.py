@@ -53,7 +53,7 @@ def test_honest_miners_are_paid_by_the_byte_and_cheats_nothing(tmp_path):
             assert validator["weight"] == 0
             assert reason in validator["reason"]
     assert Path(table["paths"]["logs"], "validator-1.log").is_file()
-    for ledger in table["paths"]["receipts"].split():
+    for ledger in table["paths"]["receipts"]:
         receipts = subprocess.run(
             [*TENSORAGE, "receipts", "export", ledger], capture_output=True, timeout=60, check=True
         )

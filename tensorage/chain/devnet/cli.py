@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import rich.box
 import typer
 from bittensor import BittensorError
 from rich.console import Console
@@ -27,6 +28,7 @@ from .store import Block, Store
 
 devnet_app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="A local chain for tests and demos: one SQLite file, one block producer, any number of neurons.",
 )
@@ -53,6 +55,7 @@ _CREATE = typer.Option(
 )
 _JSON = typer.Option(False, "--json", help="Print JSON for a script.")
 _DEFAULTS = Genesis()
+_WIDE = 150  # columns that a table with whole hotkeys has
 
 
 def _command(run: Callable[[], None]) -> None:
@@ -83,7 +86,7 @@ def _netuid(path: Path, netuid: int | None) -> int:
         store.close()
 
 
-@devnet_app.command()
+@devnet_app.command(short_help="Make blocks until it is stopped.")
 def up(
     path: str = _PATH,
     block_time: float = typer.Option(None, help=f"Seconds a block. New: {_DEFAULTS.block_time}."),
@@ -167,7 +170,7 @@ def _print_block(store: Store) -> Callable[[Block], None]:
     return show
 
 
-@devnet_app.command()
+@devnet_app.command(short_help="Register a wallet's hotkey, paid by the faucet.")
 def register(
     path: str = _PATH,
     netuid: int = _NETUID,
@@ -197,7 +200,7 @@ def register(
     _async(work)
 
 
-@devnet_app.command()
+@devnet_app.command(short_help="Stake to a wallet's hotkey, paid by the faucet.")
 def stake(
     amount: float = typer.Argument(..., help="TAO, out of the faucet.", min=0.002),
     path: str = _PATH,
@@ -277,20 +280,24 @@ def _row(neuron: Any) -> dict[str, Any]:
 
 
 def _table(facts: dict[str, Any]) -> None:
-    console = Console()
+    # Nothing is cut off: what is too wide for the terminal runs on in the next line.
+    console = Console(soft_wrap=True)
+    narrow = console.is_terminal and console.width < _WIDE
+    console.width = max(console.width, _WIDE)
     state = "making blocks" if facts["producing"] else "stopped"
     console.print(
         f"{facts['path']}: {state}, block {facts['block']} ({facts['seconds_since_block']} s ago), "
         f"epoch {facts['epoch']}, the next at block {facts['next_epoch_block']}",
         highlight=False,
     )
-    table = Table(title=f"subnet {facts['netuid']}")
+    table = Table(title=f"subnet {facts['netuid']}", box=rich.box.SIMPLE, title_justify="left")
     columns = ("uid", "hotkey", "stake", "permit", "axon", "incentive", "dividends", "emission")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("hotkey", "axon") else "right")
+        table.add_column(column, justify="left" if column in ("hotkey", "axon") else "right", no_wrap=True)
     for row in facts["neurons"]:
         cells = {
             **row,
+            "hotkey": f"{row['hotkey'][:8]}…" if narrow else row["hotkey"],
             "stake": f"{row['stake']:.3f}",
             "permit": "yes" if row["permit"] else "",
             "axon": row["axon"] or "",
