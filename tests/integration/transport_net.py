@@ -24,19 +24,21 @@ OTHER_MINER = Hotkey.from_uri("//Charlie")
 STRANGER = Hotkey.from_uri("//Eve")
 
 
-def neuron(uid: int, key: Hotkey, *, permit: bool = False) -> Neuron:
+def neuron(
+    uid: int, key: Hotkey, endpoint: Endpoint | None = None, *, permit: bool = False, registered_at: int = 0
+) -> Neuron:
     return Neuron(
         uid=uid,
         hotkey=key.ss58,
         coldkey=key.ss58,
-        endpoint=None,
+        endpoint=endpoint,
         validator_permit=permit,
         active=True,
         tao_stake=1000.0 if permit else 0.0,
         total_stake=1000.0 if permit else 0.0,
         alpha_stake=0.0,
         last_update=0,
-        registered_at=0,
+        registered_at=registered_at,
         incentive=0.0,
         dividends=0.0,
         consensus=0.0,

@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from transport_net import neuron
+
 from tensorage import commitment as commitments
 from tensorage import merkle, seal
 from tensorage.chain.auth import verify
@@ -83,28 +85,6 @@ class HandChain:
     async def set_weights(self, weights: Mapping[int, float], version_key: int) -> WeightsOutcome:
         self.weights.append(dict(weights))
         return WeightsOutcome("set", "ok", block=self.height)
-
-
-def neuron(
-    uid: int, key: Hotkey, endpoint: Endpoint | None, *, permit: bool = False, registered_at: int = 1
-) -> Neuron:
-    return Neuron(
-        uid=uid,
-        hotkey=key.ss58,
-        coldkey=key.ss58,
-        endpoint=endpoint,
-        validator_permit=permit,
-        active=True,
-        tao_stake=1000.0 if permit else 0.0,
-        total_stake=1000.0 if permit else 0.0,
-        alpha_stake=0.0,
-        last_update=0,
-        registered_at=registered_at,
-        incentive=0.0,
-        dividends=0.0,
-        consensus=0.0,
-        emission=0.0,
-    )
 
 
 @lru_cache(maxsize=256)
