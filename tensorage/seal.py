@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import argon2d, merkle
+from . import merkle
 from .encoding import KEY_SIZE, ZERO_HASH, fixed, sha256, tag, u8, u16, u64
 
 LEAF_SIZE = 4096
@@ -28,7 +28,8 @@ CHUNK_HEIGHT = 10  # a chunk root is the node of the sector's tree at this heigh
 PASSES = 24
 SALT = b"tensorage-sector"
 
-_BLOCKS_PER_CHUNK = CHUNK_SIZE // argon2d.BLOCK_SIZE
+_BLOCK_SIZE = 1024  # of Argon2
+_BLOCKS_PER_CHUNK = CHUNK_SIZE // _BLOCK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,10 @@ class Sealer:
     """
 
     def __init__(self, profile: Profile) -> None:
+        from . import argon2d  # noqa: PLC0415 - who only checks or serves need not load a compiler
+
         self.profile = profile
+        self._kernel = argon2d
         self._memory = mmap.mmap(-1, profile.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._memory.madvise(mmap.MADV_HUGEPAGE)
@@ -105,9 +109,9 @@ class Sealer:
 
     def steps(self, sector_id: bytes) -> Iterator[None]:
         """Do all passes but the last, yielding after each."""
-        argon2d.start(self._matrix, sector_id, SALT, PASSES)
+        self._kernel.start(self._matrix, sector_id, SALT, PASSES)
         for number in range(PASSES - 1):
-            argon2d.fill(self._matrix, number, 0, len(self._matrix))
+            self._kernel.fill(self._matrix, number, 0, len(self._matrix))
             yield
 
     def last_pass(self) -> Iterator[memoryview]:
@@ -115,8 +119,8 @@ class Sealer:
         for chunk in range(self.profile.chunks):
             first = chunk * _BLOCKS_PER_CHUNK
             stop = first + _BLOCKS_PER_CHUNK
-            argon2d.fill(self._matrix, PASSES - 1, first, stop)
-            yield memoryview(self._memory)[first * argon2d.BLOCK_SIZE : stop * argon2d.BLOCK_SIZE]
+            self._kernel.fill(self._matrix, PASSES - 1, first, stop)
+            yield memoryview(self._memory)[first * _BLOCK_SIZE : stop * _BLOCK_SIZE]
 
     def seal(self, sector_id: bytes) -> memoryview:
         """The whole sealed sector; the view is valid until the next sector is begun."""
