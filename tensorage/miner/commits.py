@@ -4,6 +4,9 @@ A commitment is worth most when it covers all that is sealed, and costs every va
 audit. So while a miner fills there is at most one a tempo; the first is made at once. What went missing is
 waited for during one tempo (a damaged sector is sealed again in that time and was never missing to anybody
 who counts), and what was given up on purpose is left out of the next commitment as soon as the tempo allows.
+
+A sector that is kept under another root than the committed one has not been lost: clients' shards took the
+place of filler in it, or filler took back theirs. Until the next commitment both answered ones stay good.
 """
 
 from __future__ import annotations
@@ -25,24 +28,27 @@ class Change(enum.Enum):
 
     NONE = "none"
     GROWN = "grown"
+    DISPLACED = "clients' shards"
     DAMAGED = "damaged"
     GIVEN_UP = "given up"
 
 
 def change_of(committed: Sequence[Entry], kept: Sequence[Entry], planned: Collection[int]) -> Change:
-    """What changed since the newest commitment.
+    """What changed since the newest commitment; of several changes, the one that decides when to commit.
 
     Args:
         committed: entries of the newest commitment, none when there is no commitment.
         kept: entries of the sectors that are sealed now.
         planned: indices of all sectors that the miner means to keep, sealed or not.
     """
-    kept_set = set(kept)
-    lost = [entry for entry in committed if entry not in kept_set]
-    if any(index not in planned for index, _ in lost):
+    roots = dict(kept)
+    lost = [index for index, _ in committed if index not in roots]
+    if any(index not in planned for index in lost):
         return Change.GIVEN_UP
     if lost:
         return Change.DAMAGED
+    if any(roots[index] != root for index, root in committed):
+        return Change.DISPLACED
     return Change.GROWN if len(kept) > len(committed) else Change.NONE
 
 

@@ -8,6 +8,7 @@ from tensorage.commitment import Commitment, first_commitment
 from tensorage.miner.commits import Change, change_of, may_commit
 
 A, B, C = ((index, bytes([index + 1]) * 32) for index in range(3))
+OTHER_A = (0, b"a" * 32)  # the same sector, with a client's shard in it
 TEMPO = 20
 
 
@@ -26,7 +27,10 @@ def committed_at(block: int) -> Commitment:
         ([A, B], [A, C], {0, 1, 2}, Change.DAMAGED),
         ([A, B], [A], {0}, Change.GIVEN_UP),
         ([A, B], [A, C], {0, 2}, Change.GIVEN_UP),
-        ([A], [(0, bytes(32))], {0}, Change.DAMAGED),
+        ([A], [OTHER_A], {0}, Change.DISPLACED),
+        ([A], [OTHER_A, B], {0, 1}, Change.DISPLACED),
+        ([A, B], [OTHER_A], {0, 1}, Change.DAMAGED),
+        ([A, B], [OTHER_A], {0}, Change.GIVEN_UP),
     ],
 )
 def test_what_changed_is_named(committed, kept, planned, change):
@@ -38,7 +42,7 @@ def test_the_first_commitment_is_made_at_once():
     assert not may_commit(None, 5, TEMPO, Change.NONE)
 
 
-@pytest.mark.parametrize("change", [Change.GROWN, Change.GIVEN_UP])
+@pytest.mark.parametrize("change", [Change.GROWN, Change.DISPLACED, Change.GIVEN_UP])
 def test_later_ones_are_made_at_most_once_a_tempo(change):
     newest = committed_at(100)
     assert not may_commit(newest, 100 + TEMPO - 1, TEMPO, change)
