@@ -61,8 +61,8 @@ class StorageError(TensorageError):
 class RequestError(TensorageError):
     """A request that is refused. `kind` is the stable word for machines, the message is for people.
 
-    Kinds and their HTTP status: malformed 400, unauthenticated 401, forbidden 403, unknown 404,
-    too_large 413, rate_limited 429, unready 503.
+    Kinds and their HTTP status: malformed 400, unauthenticated 401, forbidden 403, unknown 404, conflict 409,
+    too_large 413, rate_limited 429, unready 503, full 507.
     """
 
     STATUS = {  # noqa: RUF012 - a constant
@@ -70,9 +70,11 @@ class RequestError(TensorageError):
         "unauthenticated": 401,
         "forbidden": 403,
         "unknown": 404,
+        "conflict": 409,
         "too_large": 413,
         "rate_limited": 429,
         "unready": 503,
+        "full": 507,
     }
 
     def __init__(self, kind: str, message: str) -> None:
