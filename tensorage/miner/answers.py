@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 from ..allocator.errors import DamagedSectorError
@@ -30,6 +28,7 @@ from ..transport.axon import Call
 from ..transport.messages import ChallengeMessage
 from .blocks import Blocks, check_block
 from .priority import Priority
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +69,9 @@ class Answers:
         self._blocks = blocks
         self._priority = priority
         self._see_to = see_to
-        self._challenges: Counter[str] = Counter()  # being answered, by the caller's hotkey
-        self._hops: Counter[str] = Counter()
+        self._turns = Turns(
+            "leaves are being read", most=MOST_HOPS, each=CALLER_HOPS, each_times=CALLER_CHALLENGES
+        )
         self._trouble = Trouble("reading for a challenge")
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="answers")
 
@@ -82,29 +82,8 @@ class Answers:
             RequestError: one of those above.
         """
         asked = call.json(ChallengeMessage)
-        with self._turn(call.caller.hotkey, asked.hops):
+        with self._turns.turn(call.caller.hotkey, asked.hops):
             return await self._answered(call, asked)
-
-    @contextmanager
-    def _turn(self, caller: str, hops: int) -> Iterator[None]:
-        """Count a challenge while it is being answered.
-
-        Raises:
-            RequestError: "rate_limited"; it is one too many.
-        """
-        if self._challenges[caller] >= CALLER_CHALLENGES or self._hops[caller] + hops > CALLER_HOPS:
-            raise RequestError("rate_limited", "your last challenges are being answered; ask again soon")
-        if self._hops.total() + hops > MOST_HOPS:
-            raise RequestError("rate_limited", "as many leaves are being read as we can; ask again soon")
-        self._challenges[caller] += 1
-        self._hops[caller] += hops
-        try:
-            yield
-        finally:
-            for counter, amount in ((self._challenges, 1), (self._hops, hops)):
-                counter[caller] -= amount
-                if not counter[caller]:
-                    del counter[caller]
 
     async def _answered(self, call: Call, asked: ChallengeMessage) -> bytes:
         with self._priority.answering():
