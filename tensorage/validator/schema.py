@@ -96,6 +96,10 @@ MIGRATIONS: tuple[str, ...] = (
         weights TEXT NOT NULL                   -- JSON: uid to share
     ) STRICT;
     """,
+    """
+    ALTER TABLE miners ADD COLUMN served_bytes REAL NOT NULL DEFAULT 0;  -- fields of Standing too
+    ALTER TABLE miners ADD COLUMN fetch_rate REAL NOT NULL DEFAULT 0;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

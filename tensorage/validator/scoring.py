@@ -1,12 +1,14 @@
 """The score of a miner: what it is made of, how every verdict moves it. Pure; docs/scoring.md argues it.
 
-    score  = proven_bytes * integrity^2 * availability * latency          weight = score / sum of scores
-    proven = credited_bytes * LCB99(passed leaves / sampled leaves)       Wilson, one-sided, z = 2.3263
+    score  = LCB99 * integrity^2 * availability * latency * (credited_bytes + bonus)
+    LCB99  = lower bound of passed leaves / sampled leaves                Wilson, one-sided, z = 2.3263
+    bonus  = min(credited_bytes / 10, served_bytes / 2) * fetch_rate      weight = score / sum of scores
 
 Rules. Bytes earn nothing before they are audited and sampled; bytes that have left earn nothing at once. One
 wrong answer costs fifty passes, and the score is zero until the next pass. Fraud costs everything and a
 quarantine. Refusing costs at least what it saves. A score is linear in bytes, so that splitting a miner in
-two earns nothing. Old evidence fades, and says nothing of sectors that it did not cover.
+two earns nothing. Old evidence fades, and says nothing of sectors that it did not cover. Serving clients
+earns a little on top of capacity and never without it, and a byte served less than a byte more of filler.
 
 Rounds are the only clock. Any change to a constant or a rule here raises SCORE_VERSION and gets a line in
 docs/scoring.md.
@@ -15,10 +17,12 @@ docs/scoring.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-SCORE_VERSION = 1
+from .. import seal
+
+SCORE_VERSION = 2
 
 Z_99 = 2.3263
 #: Rounds after which evidence, or an answer or a miss, counts half.
@@ -35,6 +39,11 @@ FORGIVEN_EVERY = 12
 LATENCY_STEP = 0.2
 LATENCY_CLASSES = ((0.25, 1.0), (0.5, 0.95), (0.75, 0.9))
 SLOWEST_CLASS = 0.8
+#: Most that serving clients adds, as a share of the credited bytes; and what a byte served adds until then.
+BONUS_CAP = 0.1
+SERVED_VALUE = 0.5
+#: Days after which a byte that was served, or a fetch of our own, counts half.
+SERVING_HALF_LIFE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,9 @@ class Standing:
         latency: mean of elapsed / deadline over answers, None before the first.
         quarantined_until: the first round in which it is asked again, 0 when it is not in quarantine.
         forgiven_round: the round of the last pass at the second asking that was no miss; None for never.
+        served_bytes: of clients' shards, what was read lately; see `served`.
+        fetch_rate: the share of our own fetches, made as a client makes them, that brought the right bytes in
+            time; 0 before the first. See `fetch_rate`.
     """
 
     round: int = 0
@@ -63,6 +75,8 @@ class Standing:
     latency: float | None = None
     quarantined_until: int = 0
     forgiven_round: int | None = None
+    served_bytes: float = 0.0
+    fetch_rate: float = 0.0
 
 
 def lower_bound(passed: float, sampled: float) -> float:
@@ -96,11 +110,45 @@ def proven_bytes(standing: Standing) -> float:
     return standing.credited_bytes * lower_bound(standing.passed, standing.sampled)
 
 
+def served(leaves: Iterable[tuple[float, int]], size: int) -> float:
+    """Bytes of one shard that count as served.
+
+    Args:
+        leaves: (days ago, distinct leaves that a client read on that day).
+        size: bytes of the shard; more than these never count.
+    """
+    faded = sum(count * seal.LEAF_SIZE * _faded(days) for days, count in leaves)
+    return min(float(size), faded)
+
+
+def fetch_rate(fetches: Iterable[tuple[float, bool]]) -> float:
+    """The share of our own fetches that brought the right bytes in time; 0 without any.
+
+    Args:
+        fetches: (days ago, whether it did).
+    """
+    weighed = [(_faded(days), passed) for days, passed in fetches]
+    total = sum(weight for weight, _ in weighed)
+    return sum(weight for weight, passed in weighed if passed) / total if total > 0 else 0.0
+
+
+def _faded(days: float) -> float:
+    return float(0.5 ** (max(0.0, days) / SERVING_HALF_LIFE))
+
+
+def bonus(standing: Standing) -> float:
+    """What serving clients adds to the credited bytes, in bytes."""
+    most = BONUS_CAP * standing.credited_bytes
+    return min(most, SERVED_VALUE * standing.served_bytes) * standing.fetch_rate
+
+
 def score(standing: Standing) -> float:
     """The score, in bytes."""
     if standing.wrong_last or quarantined(standing, standing.round):
         return 0.0
-    return proven_bytes(standing) * standing.integrity**2 * availability(standing) * latency_class(standing)
+    earning = standing.credited_bytes + bonus(standing)
+    trust = lower_bound(standing.passed, standing.sampled) * standing.integrity**2
+    return earning * trust * availability(standing) * latency_class(standing)
 
 
 def weights(scores: Mapping[str, float]) -> dict[str, float]:
@@ -128,6 +176,7 @@ def at_round(standing: Standing, now: int) -> Standing:
         sampled=standing.sampled * evidence,
         answered=standing.answered * presence,
         missed=standing.missed * presence,
+        served_bytes=standing.served_bytes * evidence,
     )
 
 
@@ -190,6 +239,11 @@ def diluted(standing: Standing, now: int, kept: int, total: int) -> Standing:
     standing = at_round(standing, now)
     factor = kept / total if total else 0.0
     return replace(standing, passed=standing.passed * factor, sampled=standing.sampled * factor)
+
+
+def after_serving(standing: Standing, served_bytes: float, rate: float) -> Standing:
+    """What clients read and our own fetches brought, as it is known now."""
+    return replace(standing, served_bytes=max(0.0, served_bytes), fetch_rate=min(1.0, max(0.0, rate)))
 
 
 def _believed(standing: Standing, elapsed_share: float) -> Standing:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tensorage.validator import scoring
@@ -29,6 +30,8 @@ def standings(draw: st.DrawFn) -> Standing:
         latency=draw(st.none() | shares),
         quarantined_until=draw(st.sampled_from([0, 2000])),
         forgiven_round=draw(st.none() | st.integers(0, 1000)),
+        served_bytes=draw(st.floats(0, 1 << 48)),
+        fetch_rate=draw(shares),
     )
 
 
@@ -49,10 +52,10 @@ def after(standing: Standing, event: str) -> Standing:
 
 
 @given(standings(), st.lists(st.sampled_from(EVENTS), max_size=20))
-def test_a_score_is_never_below_zero_nor_above_the_credited_bytes(standing, events):
+def test_a_score_is_never_below_zero_nor_a_tenth_above_the_credited_bytes(standing, events):
     for event in events:
         standing = after(standing, event)
-        assert 0 <= scoring.score(standing) <= standing.credited_bytes
+        assert 0 <= scoring.score(standing) <= standing.credited_bytes * (1 + scoring.BONUS_CAP)
         assert 0 <= standing.integrity <= 1
         assert 0 <= scoring.availability(standing) <= 1
         assert standing.passed <= standing.sampled * (1 + 1e-9)
@@ -81,7 +84,9 @@ def test_more_credited_bytes_never_lower_the_score(standing, more):
 @given(standings(), st.integers(1, 8))
 def test_splitting_a_miner_in_parts_earns_nothing(standing, parts):
     whole = replace(standing, credited_bytes=standing.credited_bytes // parts * parts)
-    part = replace(whole, credited_bytes=whole.credited_bytes // parts)
+    part = replace(
+        whole, credited_bytes=whole.credited_bytes // parts, served_bytes=whole.served_bytes / parts
+    )
     assert parts * scoring.score(part) <= scoring.score(whole) * (1 + 1e-9) + 1e-9
 
 
@@ -102,3 +107,56 @@ def test_fading_twice_is_fading_once_for_as_long(standing, a, b):
     twice = scoring.at_round(scoring.at_round(standing, standing.round + a), standing.round + a + b)
     assert abs(once.sampled - twice.sampled) <= 1e-6 * (1 + once.sampled)
     assert abs(once.answered - twice.answered) <= 1e-6 * (1 + once.answered)
+
+
+@given(standings(), st.floats(0, 100))
+def test_a_score_is_linear_in_bytes_kept_and_served(standing, factor):
+    assume(not scoring.quarantined(standing, standing.round))
+    scaled = replace(
+        standing,
+        credited_bytes=standing.credited_bytes * factor,
+        served_bytes=standing.served_bytes * factor,
+    )
+    assert math.isclose(scoring.score(scaled), factor * scoring.score(standing), rel_tol=1e-9, abs_tol=1e-6)
+
+
+@given(standings(), st.floats(0, 1 << 40), shares)
+def test_serving_more_or_better_never_lowers_the_score(standing, more, better):
+    grown = replace(
+        standing,
+        served_bytes=standing.served_bytes + more,
+        fetch_rate=max(standing.fetch_rate, better),
+    )
+    assert scoring.score(grown) >= scoring.score(standing)
+
+
+@given(standings())
+def test_a_bonus_is_at_most_a_tenth_of_the_credit_and_half_of_what_was_served(standing):
+    assert 0 <= scoring.bonus(standing) <= standing.credited_bytes * scoring.BONUS_CAP * (1 + 1e-9)
+    assert scoring.bonus(standing) <= standing.served_bytes * scoring.SERVED_VALUE
+    assert scoring.bonus(replace(standing, fetch_rate=0.0)) == 0
+    assert scoring.bonus(replace(standing, credited_bytes=0)) == 0
+
+
+@given(standings(), st.integers(0, 1 << 40))
+def test_a_byte_that_is_served_earns_less_than_a_byte_more_of_filler(standing, size):
+    serving = replace(standing, served_bytes=standing.served_bytes + size)
+    filling = replace(standing, credited_bytes=standing.credited_bytes + size)
+    assert scoring.score(serving) <= scoring.score(filling) * (1 + 1e-9)
+
+
+reads = st.lists(st.tuples(st.floats(0, 7), st.integers(0, 1024)), max_size=8)
+
+
+@given(reads, st.sampled_from([16 * 4096, 1024 * 4096]), st.floats(0, 7))
+def test_what_was_served_is_never_more_than_the_shard_and_fades(leaves, size, days):
+    now = scoring.served(leaves, size)
+    assert 0 <= now <= size
+    assert scoring.served([(ago + days, count) for ago, count in leaves], size) <= now
+
+
+@given(st.lists(st.tuples(st.floats(0, 7), st.booleans()), max_size=20))
+def test_the_rate_of_our_fetches_is_a_share_that_a_failure_never_raises(fetches):
+    rate = scoring.fetch_rate(fetches)
+    assert 0 <= rate <= 1
+    assert scoring.fetch_rate([*fetches, (0.0, False)]) <= rate

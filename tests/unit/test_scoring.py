@@ -108,3 +108,28 @@ def test_latency_is_a_mild_class(share, factor):
 def test_weights_are_shares_and_all_zero_when_nobody_scores():
     assert scoring.weights({"a": 1.0, "b": 3.0}) == {"a": 0.25, "b": 0.75}
     assert scoring.weights({"a": 0.0, "b": 0.0}) == {"a": 0.0, "b": 0.0}
+
+
+def test_serving_adds_half_of_what_was_read_up_to_a_tenth_of_the_credit():
+    standing = passing(100, credited=1000)
+    plain = scoring.score(standing)
+
+    def gain(served: float, rate: float = 1.0) -> float:
+        return scoring.score(scoring.after_serving(standing, served, rate)) / plain - 1
+
+    assert [gain(served) for served in (0, 100, 200, 5000)] == pytest.approx([0, 0.05, 0.1, 0.1])
+    assert gain(200, rate=0.5) == pytest.approx(0.05)
+    assert gain(200, rate=0.0) == 0
+
+
+def test_what_was_served_halves_in_a_day_and_is_no_more_than_the_shard():
+    leaf, shard = 4096, 1024 * 4096
+    assert scoring.served([(0, 512), (1, 256), (2, 256)], shard) == (512 + 128 + 64) * leaf
+    assert scoring.served([(0, 1024), (1, 1024)], shard) == shard
+    assert scoring.served([], shard) == 0
+
+
+def test_a_fetch_of_ours_counts_the_less_the_older_it_is():
+    assert scoring.fetch_rate([]) == 0
+    assert scoring.fetch_rate([(0, True), (0, False)]) == 0.5
+    assert scoring.fetch_rate([(0, True), (1, False)]) == pytest.approx(2 / 3)
