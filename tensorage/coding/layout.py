@@ -1,0 +1,205 @@
+"""How the ciphertext of a file is cut into stripes, and where each byte of it is.
+
+    stripe  K data shards of 2^j leaves each (64 KiB to 4 MiB, `shard.SHARD_LEAVES`), one behind the other:
+            data shard i holds bytes i * shard size to (i + 1) * shard size of the stripe
+    file    full stripes (shards of 1,024 leaves), then smaller ones for the rest, the largest first, then
+            zero bytes up to the end of the last
+
+So a small range lies in one shard, and a reader who wants everything reads K shards side by side.
+
+The rest is less than a full stripe: u smallest stripes (K shards of 64 KiB), u from 1 to 64, and each bit of
+u that is set is a stripe. As every stripe costs N uploads, u is raised to the number with the fewest such
+bits that leaves the padding under 1 % of the file; where none does, it is less than one smallest stripe.
+
+A full stripe is known to be one before the size of the file is: whoever reads from a pipe cuts the same
+stripes (`StripeCutter`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .. import seal
+from ..errors import ProofError
+from ..shard import LEAST_LEAVES, MOST_LEAVES
+
+#: A stripe whose shards fill a chunk, in smallest stripes.
+_FULL = MOST_LEAVES // LEAST_LEAVES
+_SMALLEST_SHARD = LEAST_LEAVES * seal.LEAF_SIZE
+#: Padding may take one part in this many of a file.
+_PADDING_PART = 100
+
+
+@dataclass(frozen=True)
+class Stripe:
+    """One stripe of a file.
+
+    Attributes:
+        number: from 0.
+        offset: of its first byte in the ciphertext.
+        leaves: of each of its shards.
+        data_shards: K.
+    """
+
+    number: int
+    offset: int
+    leaves: int
+    data_shards: int
+
+    @property
+    def shard_size(self) -> int:
+        """Bytes of each shard."""
+        return self.leaves * seal.LEAF_SIZE
+
+    @property
+    def size(self) -> int:
+        """Bytes of the data shards together, padding included."""
+        return self.shard_size * self.data_shards
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Bytes of a file that lie in one data shard: `length` bytes from `offset` on in shard `number`."""
+
+    stripe: Stripe
+    number: int
+    offset: int
+    length: int
+
+
+def full_stripe(data_shards: int) -> int:
+    """Bytes of a stripe whose shards fill a chunk."""
+    return data_shards * _FULL * _SMALLEST_SHARD
+
+
+def rest_units(rest: int, size: int, data_shards: int) -> int:
+    """How many smallest stripes the rest of a file takes; the ones among its bits are its stripes."""
+    smallest = data_shards * _SMALLEST_SHARD
+    least = -(-rest // smallest)
+    allowed = [u for u in range(least, _FULL + 1) if (u * smallest - rest) * _PADDING_PART < size]
+    return min(allowed, key=lambda u: (u.bit_count(), u), default=least)
+
+
+def stripes(size: int, data_shards: int) -> list[Stripe]:
+    """The stripes of a ciphertext of `size` bytes; none for none.
+
+    Raises:
+        ProofError: a negative size, or no data shards.
+    """
+    if size < 0 or data_shards < 1:
+        raise ProofError(f"{size} bytes in stripes of {data_shards} data shards")
+    full, rest = divmod(size, full_stripe(data_shards))
+    cut = [Stripe(n, n * full_stripe(data_shards), MOST_LEAVES, data_shards) for n in range(full)]
+    return cut + _rest(rest, size, data_shards)
+
+
+def _rest(rest: int, size: int, data_shards: int) -> list[Stripe]:
+    """The stripes behind the full ones."""
+    units = rest_units(rest, size, data_shards)
+    offset = size - rest
+    number = offset // full_stripe(data_shards)
+    cut: list[Stripe] = []
+    for power in reversed(range(units.bit_length())):
+        if units >> power & 1:
+            cut.append(Stripe(number, offset, LEAST_LEAVES << power, data_shards))
+            number, offset = number + 1, offset + cut[-1].size
+    return cut
+
+
+def where(stripes: list[Stripe], offset: int, length: int) -> Iterator[Extent]:
+    """Where `length` bytes of the ciphertext from `offset` on lie, in order.
+
+    Args:
+        stripes: of the whole file, as `stripes` gives them.
+
+    Raises:
+        ValueError: the range is not within the stripes.
+    """
+    end = offset + length
+    if offset < 0 or length < 0 or end > (stripes[-1].offset + stripes[-1].size if stripes else 0):
+        raise ValueError(f"bytes {offset} to {end} are not within the stripes")
+    return _where(stripes, offset, end)
+
+
+def _where(stripes: list[Stripe], offset: int, end: int) -> Iterator[Extent]:
+    at = offset
+    # Only the stripes of the rest are smaller than the first one may be.
+    number = min(offset // full_stripe(stripes[0].data_shards), len(stripes) - 1) if stripes else 0
+    while at < end:
+        stripe = stripes[number]
+        if at >= stripe.offset + stripe.size:
+            number += 1
+            continue
+        shard, start = divmod(at - stripe.offset, stripe.shard_size)
+        taken = min(stripe.shard_size - start, end - at)
+        yield Extent(stripe, shard, start, taken)
+        at += taken
+
+
+class StripeCutter:
+    """Cuts ciphertext whose end is not known yet into the stripes that `stripes` would name.
+
+    Write each segment with `write`, or into the view that `reserve` gives, which saves a copy; after each,
+    `take` what became full, and `finish` at the end. A stripe comes with its bytes, in a buffer that is used
+    for nothing else; those of the rest share one.
+    """
+
+    def __init__(self, data_shards: int) -> None:
+        if data_shards < 1:
+            raise ProofError(f"stripes of {data_shards} data shards")
+        self._data_shards = data_shards
+        self._capacity = full_stripe(data_shards)
+        self._buffer: memoryview | None = None
+        self._used = 0
+        self._cut: list[tuple[Stripe, memoryview]] = []
+        self._full = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of ciphertext so far."""
+        return self._full * self._capacity + self._used
+
+    def reserve(self, size: int) -> memoryview | None:
+        """The place of the next `size` bytes, which the caller fills; None when a stripe ends within them."""
+        if self._used + size > self._capacity:
+            return None
+        start = self._used
+        view = self._room()[start : start + size]
+        self._advance(size)
+        return view
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes."""
+        rest = memoryview(data)
+        while rest:
+            fits = min(len(rest), self._capacity - self._used)
+            self._room()[self._used : self._used + fits] = rest[:fits]
+            self._advance(fits)
+            rest = rest[fits:]
+
+    def take(self) -> list[tuple[Stripe, memoryview]]:
+        """The stripes that became full since the last call, each with its bytes."""
+        cut, self._cut = self._cut, []
+        return cut
+
+    def finish(self) -> list[tuple[Stripe, memoryview]]:
+        """What `take` gives, and the stripes of the rest, padded with zero bytes. Nothing may follow."""
+        rest = _rest(self._used, self.size, self._data_shards)
+        start = self._full * self._capacity
+        for stripe in rest:
+            first = stripe.offset - start
+            self._cut.append((stripe, self._room()[first : first + stripe.size]))
+        return self.take()
+
+    def _room(self) -> memoryview:
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(self._capacity))
+        return self._buffer
+
+    def _advance(self, size: int) -> None:
+        self._used += size
+        if self._used == self._capacity:
+            stripe = Stripe(self._full, self._full * self._capacity, MOST_LEAVES, self._data_shards)
+            self._cut.append((stripe, self._room()))
+            self._buffer, self._used, self._full = None, 0, self._full + 1
