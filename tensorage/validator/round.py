@@ -21,6 +21,7 @@ from ..commitment import Commitment, Entry, SignedCommitment
 from ..errors import ChainError, ProofError, TensorageError
 from ..hashchain import check_link
 from ..receipts import Verdict, line
+from ..service.quiet import Quiet
 from ..transport.dendrite import Malformed, PeerError, Refused
 from . import scoring, standing
 from .book import Book
@@ -110,6 +111,7 @@ class Rounds:
 
     Args:
         salt: makes the `round` of a challenge in the round of that number.
+        quiet: what other work of this process asks before each step.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class Rounds:
         parameters: Parameters,
         *,
         salt: Callable[[int], int] = unforeseen,
+        quiet: Quiet | None = None,
     ) -> None:
         self._salt = salt
+        self._quiet = quiet or Quiet()
         self._chain = chain
         self._exchange = exchange
         self._book = book
@@ -334,7 +338,8 @@ class Rounds:
             hotkey: partial(self._challenging, neurons[hotkey], target, block, now)
             for hotkey, target in targets.items()
         }
-        return await together(jobs, self._parameters.concurrency)
+        async with self._quiet.timed():
+            return await together(jobs, self._parameters.concurrency)
 
     async def _challenging(self, neuron: Neuron, about: SignedCommitment, block: BlockRef, now: int) -> Asked:
         commitment, number = about.commitment, self._salt(now)
