@@ -82,7 +82,7 @@ class Answers:
             RequestError: one of those above.
         """
         asked = call.json(ChallengeMessage)
-        with self._turns.turn(call.caller.hotkey, asked.hops):
+        with self._turns.turn(call.neuron.hotkey, asked.hops):
             return await self._answered(call, asked)
 
     async def _answered(self, call: Call, asked: ChallengeMessage) -> bytes:
@@ -98,7 +98,7 @@ class Answers:
                 challenge = Challenge(
                     block_hash=asked.block_hash,
                     netuid=self._netuid,
-                    validator=call.caller.public_key,
+                    validator=call.neuron.public_key,
                     miner=self._miner,
                     commitment_hash=asked.commitment,
                     round=asked.round,

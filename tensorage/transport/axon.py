@@ -6,12 +6,15 @@ What a request goes through, and what it costs the sender to fail there:
     gate         rate of the address, size of the headers, time in all      (gate.py)       429 431 503
     route        unknown path, wrong method                                 (FastAPI)       404 405
     body         cap on what is declared and on what arrives, idle time                     413 408
-    admission    signature over the raw bytes, hotkey's rate, registration  (admission.py)  401 429 503 403
+    admission    signature over the raw bytes, key's rate, registration     (admission.py)  401 429 503 403
     handler      only here is anything parsed                                               400 ...
 
 A handler gets a `Call` and returns a pydantic model (sent as JSON), bytes, or an async iterator of bytes;
 it refuses by raising RequestError. Responses are not signed by the axon: what must be proven carries its own
 signature.
+
+An upload (`stream`) is the other way round: the handler judges the headers alone, and only then takes the
+body, piece by piece. Who is refused before has its connection ended, and its body is not read (`uploads.py`).
 
     axon = Axon(hotkey.ss58, role="miner", port=8091, metagraph=chain.metagraph_now, nonces=store)
     axon.route("POST", "/v1/challenge", answer, access=Access.VALIDATOR)
@@ -45,15 +48,16 @@ from .. import SPEC_VERSION, __version__
 from ..chain.auth import NonceStore
 from ..chain.types import Metagraph, Neuron
 from ..errors import RequestError, TensorageError, UsageError
-from .admission import Access, Admission
-from .gate import CALLER, ROUTE, Gate, Refusals
+from .admission import Access, Admission, Client
+from .gate import CALLER, ROUTE, TIME, Gate, Refusals
 from .limits import Limits
 from .messages import Ping, parse
 from .metrics import Metrics
 from .protocol import AxonProtocol, Connections
 from .refusals import HttpRefusal, RefusalLog
+from .uploads import StreamCall, Uploads
 
-__all__ = ["Access", "Axon", "Call", "Handler", "Reply"]
+__all__ = ["Access", "Axon", "Call", "Client", "Handler", "Reply", "StreamCall", "StreamHandler"]
 
 logger = logging.getLogger("tensorage.transport")
 
@@ -72,16 +76,37 @@ class Call:
     """A request that was admitted: who asks, and what, still unparsed.
 
     Attributes:
-        caller: the neuron whose hotkey signed the request.
+        caller: the neuron whose hotkey signed the request; None for a key, for a hotkey that is not known to
+            be registered, and where nothing is signed.
         path: the parameters of the route's template, decoded.
         query: the query's parameters, decoded; of a name given twice, the last value.
         body: the raw bytes that were signed.
+        client: who signed; None where nothing is.
     """
 
-    caller: Neuron
+    caller: Neuron | None
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
+    client: Client | None = None
+
+    @property
+    def neuron(self) -> Neuron:
+        """The caller, on a route for those who are registered.
+
+        Raises:
+            RequestError: "forbidden"; it is not known to be.
+        """
+        if self.caller is None:
+            raise RequestError("forbidden", "this is for hotkeys that are registered on this subnet")
+        return self.caller
+
+    @property
+    def signer(self) -> Client:
+        """Who signed, on a route where somebody does; RequestError "unauthenticated" where nobody did."""
+        if self.client is None:
+            raise RequestError("unauthenticated", "the request is not signed")
+        return self.client
 
     def json(self, model: type[M]) -> M:
         """The body as a wire message; RequestError "malformed" when it is none."""
@@ -106,6 +131,9 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Reply]]
+StreamHandler = Callable[[StreamCall], Awaitable[Reply]]
+#: Whether a route for clients knows who signed, given the parameters of its path.
+KnowsClient = Callable[[Client, Mapping[str, str]], bool]
 
 
 class Axon:
@@ -149,6 +177,7 @@ class Axon:
         self._admission = Admission(
             hotkey, metagraph=metagraph, nonces=nonces, rate=self._limits.per_hotkey, clock=clock
         )
+        self._uploads = Uploads(self._limits)
         self._app = self._build_app()
         self._gate = Gate(self._app, self._limits, self._refusals, metrics=metrics, clock=clock)
         self._ping = Ping(
@@ -165,28 +194,73 @@ class Axon:
         self.route("GET", "/v1/ping", self._pong, access=Access.REGISTERED)
 
     def route(
-        self, method: str, path: str, handler: Handler, *, access: Access, max_body: int | None = None
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        access: Access,
+        max_body: int | None = None,
+        knows: KnowsClient | None = None,
+        total_seconds: float | None = None,
     ) -> None:
         """Serve `method path` (FastAPI's template syntax: `/v1/sectors/{index}/chunk-roots`) by `handler`.
 
         Args:
             access: what the caller must be.
             max_body: bytes, where it differs from the limits'. A GET takes no body unless this says so.
+            knows: with Access.CLIENT, and only there: whether a client whose signature has passed may ask for
+                this path. Called in a worker thread; may wait for a disk, and may raise RequestError.
+            total_seconds: where it differs from the limits'.
         """
+        if (access is Access.CLIENT) != (knows is not None):
+            raise ValueError(f"{method} {path}: a route for clients, and no other, says whom it knows")
         if max_body is None:
             max_body = 0 if method == "GET" else self._limits.max_body
 
         async def endpoint(request: Request) -> Response:
-            request.scope[ROUTE] = path
+            _begin(request, path, total_seconds)
             body = await self._read_body(request, max_body)
-            caller = await self._admission.admit(
-                request.headers, body, method=request.method, target=_target(request), access=access
-            )
-            request.scope[CALLER] = caller.hotkey
-            call = Call(caller, request.path_params, request.query_params, body)
+            client, caller = await self._admitted(request, body, access, knows)
+            call = Call(caller, request.path_params, request.query_params, body, client)
             return _response(await handler(call))
 
         self._app.add_api_route(path, endpoint, methods=[method], response_model=None)
+
+    def stream(self, method: str, path: str, handler: StreamHandler, *, total_seconds: float) -> None:
+        """Serve uploads: the handler is called once the headers are there, and takes the body itself.
+
+        Anyone may call; the handler must find in the headers what lets it take a body, before it does.
+
+        Args:
+            total_seconds: from the headers to the end of the answer.
+        """
+
+        async def endpoint(request: Request) -> Response:
+            _begin(request, path, total_seconds)
+            async with self._uploads.call(request) as call:
+                return _response(await handler(call))
+
+        self._app.add_api_route(path, endpoint, methods=[method], response_model=None)
+
+    async def _admitted(
+        self, request: Request, body: bytes, access: Access, knows: KnowsClient | None
+    ) -> tuple[Client | None, Neuron | None]:
+        if access is Access.ANYONE:
+            return None, None
+        client: Client
+        neuron: Neuron | None
+        method, target, path = request.method, _target(request), request.path_params
+        if knows is not None:
+            client, neuron = await self._admission.admit_client(
+                request.headers, body, method=method, target=target, knows=lambda who: knows(who, path)
+            )
+        else:
+            client, neuron = await self._admission.admit(
+                request.headers, body, method=method, target=target, access=access
+            )
+        request.scope[CALLER] = client.name
+        return client, neuron
 
     async def start(self) -> None:
         """Listen, and return once requests are answered.
@@ -310,6 +384,13 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+
+def _begin(request: Request, path: str, total_seconds: float | None) -> None:
+    """Say in the scope which route it is, and how long it may take."""
+    request.scope[ROUTE] = path
+    if total_seconds is not None:
+        request.scope[TIME].allow(total_seconds)
 
 
 def _target(request: Request) -> str:

@@ -1,6 +1,7 @@
 """The dendrite: the HTTP client with which a neuron asks others, one pooled httpx client.
 
-Rules. Every request is signed for its receiver with a fresh nonce, and sent once: a retry is the caller's
+Rules. Every request is signed for its receiver with a fresh nonce, by a hotkey (btauth) or by the key of a
+client that has none (keyauth), unless it proves itself otherwise; and sent once: a retry is the caller's
 decision and a new signature. Whatever the peer does, a call ends by its deadline, reads no more than its cap,
 follows no redirect, decompresses nothing, and fails with a PeerError:
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -27,10 +28,11 @@ import anyio
 import httpx
 from pydantic import BaseModel
 
-from ..chain.auth import sign_request
+from ..chain.auth import public_key, sign_request
 from ..chain.types import Endpoint
 from ..encoding import HASH_SIZE
 from ..errors import RequestError, TensorageError
+from ..keyauth import SigningKey
 from .addresses import is_public
 from .backend import HEAD, Head, Transport
 from .messages import (
@@ -57,6 +59,8 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 #: Pieces in which any answer may come, beside one for each 1,024 bytes of the largest.
 _PIECES = 1024
 _ERROR_BYTES = 4096
+#: Bytes of a large body that are sent at once.
+_PIECE = 256 * 1024
 _JSON_BYTES = 16 * 1024
 #: A hash in hex, a decimal u64, quotes and commas: what an entry of a listing takes at most.
 _ENTRY_BYTES = 2 * HASH_SIZE + 32
@@ -132,7 +136,7 @@ class Dendrite:
     """Asks axons, as `hotkey`. An async context manager, or close it with `aclose`.
 
     Args:
-        hotkey: signs the requests.
+        hotkey: signs the requests: a hotkey, a client's key, or None for requests that nobody signs.
         allow_private: also dial addresses that are not globally routable (a devnet, a private network).
         deadline: seconds for a call that names none.
         max_connections: in all; `per_peer` to one endpoint.
@@ -140,14 +144,15 @@ class Dendrite:
 
     def __init__(
         self,
-        hotkey: Hotkey,
+        hotkey: Hotkey | SigningKey | None,
         *,
         allow_private: bool = False,
         deadline: float = 10.0,
         max_connections: int = 512,
         per_peer: int = 2,
     ) -> None:
-        self._hotkey = hotkey
+        self._key = hotkey
+        self._last_nonce = 0
         self._allow_private = allow_private
         self._deadline = deadline
         self._turns = _Turns(per_peer)
@@ -184,24 +189,30 @@ class Dendrite:
         path: str,
         *,
         query: Mapping[str, int | str] | None = None,
-        body: bytes | BaseModel = b"",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | memoryview | BaseModel = b"",
         max_bytes: int = _JSON_BYTES,
         deadline: float | None = None,
+        key: Hotkey | SigningKey | None = None,
+        signed: bool = True,
     ) -> Response:
         """Ask once.
 
         Args:
-            path: without query, not encoded.
+            path: not encoded, without query; or with one that is, where `query` is None.
             query: parameters, encoded here.
+            headers: to send beside those that sign.
             body: raw bytes, or a model that is sent as JSON.
             max_bytes: largest answer that is taken.
             deadline: seconds from dialling to the last byte.
+            key: signs, instead of the dendrite's own.
+            signed: False where the request carries its own proof, or needs none.
 
         Raises:
             PeerError: one of the four above.
         """
         endpoint = self._dialled(peer)
-        content = body.model_dump_json().encode() if isinstance(body, BaseModel) else body
+        content = memoryview(body.model_dump_json().encode() if isinstance(body, BaseModel) else body)
         seconds = self._deadline if deadline is None else deadline
         sent = _Sent()
         async with self._turns.at(str(endpoint)):
@@ -211,18 +222,15 @@ class Dendrite:
                         method,
                         endpoint.url + path,
                         params=dict(query) if query else None,
-                        content=content,
+                        content=_sent_as(content),
+                        headers={**(headers or {}), **_length(method, content)},
                         extensions={"trace": sent.trace},
                     )
-                    request.headers.update(
-                        sign_request(
-                            self._hotkey,
-                            method=method,
-                            path=request.url.raw_path.decode("ascii"),
-                            body=content,
-                            receiver=peer.hotkey,
+                    if signed:
+                        target = request.url.raw_path.decode("ascii")
+                        request.headers.update(
+                            self._signature(key or self._key, method, target, content, peer.hotkey)
                         )
-                    )
                     return await self._exchange(request, sent, max_bytes)
             except TimeoutError as error:
                 if sent.at is None:
@@ -238,7 +246,7 @@ class Dendrite:
 
     async def ping(self, peer: Addressed, *, deadline: float | None = None) -> Ping:
         """Who serves there."""
-        return _answer(Ping, await self.request(peer, "GET", "/v1/ping", deadline=deadline))
+        return answered(Ping, await self.request(peer, "GET", "/v1/ping", deadline=deadline))
 
     async def commitment(
         self, peer: Addressed, seq: int | None = None, *, deadline: float | None = None
@@ -246,7 +254,7 @@ class Dendrite:
         """The newest commitment, or the one of `seq`; its signature is not checked here."""
         query = None if seq is None else {"seq": seq}
         response = await self.request(peer, "GET", "/v1/commitment", query=query, deadline=deadline)
-        message = _answer(CommitmentMessage, response)
+        message = answered(CommitmentMessage, response)
         if seq is not None and message.seq != seq:
             raise Malformed(f"asked for commitment {seq}, got {message.seq}")
         return message
@@ -272,7 +280,7 @@ class Dendrite:
                 max_bytes=1024 + limit * _ENTRY_BYTES,
                 deadline=deadline,
             )
-            page = _answer(SectorsPage, response)
+            page = answered(SectorsPage, response)
             if not 0 < len(page.indices) <= limit:
                 raise Malformed(f"asked for {limit} sectors from {len(entries)} on, got {len(page.indices)}")
             if entries and page.indices[0] <= entries[-1][0]:
@@ -316,7 +324,23 @@ class Dendrite:
             max_bytes=1024 + limit * _RECEIPT_BYTES,
             deadline=deadline,
         )
-        return _answer(ReceiptsPage, response)
+        return answered(ReceiptsPage, response)
+
+    def _signature(
+        self, key: Hotkey | SigningKey | None, method: str, target: str, body: memoryview, receiver: str
+    ) -> dict[str, str]:
+        if key is None:
+            return {}
+        if not isinstance(key, SigningKey):
+            return sign_request(key, method=method, path=target, body=bytes(body), receiver=receiver)
+        self._last_nonce = max(time.time_ns(), self._last_nonce + 1)
+        return key.sign_request(
+            method=method,
+            path=target,
+            body=bytes(body),
+            receiver=public_key(receiver),
+            nonce_ns=self._last_nonce,
+        )
 
     def _dialled(self, peer: Addressed) -> Endpoint:
         endpoint = peer.endpoint
@@ -383,6 +407,22 @@ class _Turns:
                     del self._semaphores[endpoint]
 
 
+def _length(method: str, content: memoryview) -> dict[str, str]:
+    return {} if method == "GET" and not content else {"content-length": str(len(content))}
+
+
+def _sent_as(content: memoryview) -> bytes | AsyncIterator[bytes]:
+    """A small body whole, a large one in pieces, so that an answer that comes early is seen early."""
+    if len(content) <= _PIECE:
+        return bytes(content)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), _PIECE):
+            yield bytes(content[start : start + _PIECE])
+
+    return pieces()
+
+
 async def _read(response: httpx.Response, limit: int, *, cut: bool = False) -> bytes:
     """The raw body, up to `limit` bytes; more is cut off, or Malformed."""
     declared = response.headers.get("content-length", "")
@@ -410,7 +450,8 @@ def _refused(status: int, body: bytes) -> Refused:
     return Refused(status, one_line(error.error, 40), one_line(error.message) or "without a reason")
 
 
-def _answer(model: type[M], response: Response) -> M:
+def answered(model: type[M], response: Response) -> M:
+    """The message that an answer holds; Malformed when it holds none."""
     try:
         return parse(model, response.body)
     except RequestError as error:
@@ -433,4 +474,5 @@ __all__: Sequence[str] = [
     "Refused",
     "Response",
     "Unreachable",
+    "answered",
 ]

@@ -28,9 +28,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Key of the verified caller's hotkey, and of the route's template, in the ASGI scope.
+#: Key of the verified caller's hotkey or key, of the route's template, of the `Time` that is left, and of
+#: whether the body is the handler's to take, in the ASGI scope.
 CALLER = "tensorage.caller"
 ROUTE = "tensorage.route"
+TIME = "tensorage.time"
+STREAMED = "tensorage.streamed"
 
 
 def as_refusal(error: TensorageError) -> RequestError:
@@ -66,6 +69,20 @@ class Refusals:
         return Response(error_body(refusal), refusal.http_status, error_headers(refusal))
 
 
+class Time:
+    """How long a request may take in all: the limits' time, until its route allows another."""
+
+    def __init__(self, seconds: float, scope: anyio.CancelScope) -> None:
+        self.seconds = seconds
+        self._started = anyio.current_time()
+        self._scope = scope
+
+    def allow(self, seconds: float) -> None:
+        """Give the request so many seconds, from its start on."""
+        self.seconds = seconds
+        self._scope.deadline = self._started + seconds
+
+
 class Gate:
     """ASGI application around another one; see the module."""
 
@@ -91,7 +108,8 @@ class Gate:
         error: TensorageError | None = None
         try:
             self._admit(scope)
-            with anyio.fail_after(self._limits.total_seconds):
+            with anyio.fail_after(self._limits.total_seconds) as cancelling:
+                scope[TIME] = Time(self._limits.total_seconds, cancelling)
                 await self._app(scope, receive, exchange.send)
         except TimeoutError:
             error = RequestError("unready", "no answer in time")

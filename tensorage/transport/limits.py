@@ -39,8 +39,9 @@ class Limits:
         keep_alive_seconds: how long a connection may wait for its next request.
         close_seconds: how long a connection that is being closed may take to accept what was sent.
         max_connections: open connections in all; `connections_per_address` from one address.
+        max_uploads: bodies that are being taken piece by piece; `uploads_per_address` from one address.
         per_address: requests from one address, signed or not.
-        per_hotkey: requests signed by one hotkey.
+        per_hotkey: requests signed by one hotkey, or by one client's key.
     """
 
     max_body: int = 64 * 1024
@@ -52,8 +53,10 @@ class Limits:
     close_seconds: float = 2.0
     max_connections: int = 512
     connections_per_address: int = 64
-    per_address: Rate = Rate(per_second=50, burst=200)
-    per_hotkey: Rate = Rate(per_second=20, burst=100)
+    max_uploads: int = 64
+    uploads_per_address: int = 24
+    per_address: Rate = Rate(per_second=100, burst=400)
+    per_hotkey: Rate = Rate(per_second=50, burst=200)
 
 
 class TokenBuckets:

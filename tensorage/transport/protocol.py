@@ -25,6 +25,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import RequestError
+from .gate import STREAMED, TIME, Time
 from .limits import Limits, address_key
 from .refusals import HttpRefusal, RefusalLog, error_body, error_headers
 
@@ -113,6 +114,9 @@ class AxonProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is h11.SEND_BODY:
+            if self.scope.get(STREAMED):
+                self._end()
+                return
             self._enter("linger")
         elif not self.transport.get_write_buffer_size():
             self._enter("idle")
@@ -138,7 +142,7 @@ class AxonProtocol(H11Protocol):
             self._refuse(HttpRefusal(408, f"no whole request within {limits.header_seconds:g} s"))
         elif self._phase == "request" and self._at_rest() and not self.transport.get_write_buffer_size():
             self._enter("idle")
-        elif self._phase == "request" and lasted > limits.total_seconds + _GRACE_SECONDS:
+        elif self._phase == "request" and lasted > self._total_seconds() + _GRACE_SECONDS:
             self.transport.abort()
         elif self._phase == "linger":
             if not self._deaf and self.conn.their_state is h11.IDLE:
@@ -149,6 +153,11 @@ class AxonProtocol(H11Protocol):
     def _at_rest(self) -> bool:
         """Whether the last request has its whole answer, sent or about to be."""
         return self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.IDLE
+
+    def _total_seconds(self) -> float:
+        """How long the request may take, as its route says."""
+        time = self.scope.get(TIME) if self.scope else None
+        return time.seconds if isinstance(time, Time) else self._shared.limits.total_seconds
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -164,10 +173,14 @@ class AxonProtocol(H11Protocol):
         self._shared.log.refused(
             refusal, self.loop.time(), address=self.address, caller=None, request="(no request)"
         )
-        self._deaf = True
-        self._enter("linger")
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # its handler must neither wait for this peer nor answer it
             self.cycle.message_event.set()
+        self._end()
+
+    def _end(self) -> None:
+        """End our side, and drop for a moment what the peer still sends, so that it reads our answer."""
+        self._deaf = True
+        self._enter("linger")
         self.transport.write_eof()
         self.flow.resume_reading()

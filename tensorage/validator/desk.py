@@ -43,7 +43,7 @@ class ReceiptDesk:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._page, start, limit, call.caller.public_key
+                self._thread, self._page, start, limit, call.neuron.public_key
             )
         finally:
             self._waiting -= 1
