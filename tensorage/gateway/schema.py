@@ -1,0 +1,317 @@
+"""Tables of files.sqlite, and how the file is opened.
+
+STRICT tables, WAL with synchronous=FULL: what a client was told survives a power cut. `PRAGMA user_version`
+counts the migrations that were applied; a file of a later version is refused. Keys, hashes and roots are 32
+bytes, times are seconds since 1970 unless their name says ms. A file belongs to one validator on one subnet
+of one chain. Unlike the ledger it is opened by several processes: the validator, and commands beside it.
+
+`accounts.used` is counted by triggers, in leaves, so that a quota is checked without adding up shards.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from ..chain.address import ss58
+from ..errors import StorageError, UsageError
+
+FILES_NAME = "files.sqlite"
+BUSY_SECONDS = 15.0
+
+T = TypeVar("T")
+
+#: Scripts that lead from one version to the next. Never change one that was released: add another.
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE serials (                    -- one row: the last serial of a ticket
+        one  INTEGER PRIMARY KEY CHECK (one = 1),
+        last INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO serials VALUES (1, 0);
+
+    CREATE TABLE accounts (
+        id         INTEGER PRIMARY KEY,
+        name       TEXT    NOT NULL,
+        kind       TEXT    NOT NULL CHECK (kind IN ('key', 'hotkey')),
+        public_key BLOB    NOT NULL CHECK (length(public_key) = 32),
+        quota      INTEGER NOT NULL CHECK (quota >= 0),  -- bytes
+        used       INTEGER NOT NULL DEFAULT 0,           -- leaves
+        created    INTEGER NOT NULL,
+        revoked    INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX accounts_by_name ON accounts (name) WHERE revoked IS NULL;
+    CREATE UNIQUE INDEX accounts_by_key ON accounts (kind, public_key) WHERE revoked IS NULL;
+
+    CREATE TABLE files (
+        seq           INTEGER PRIMARY KEY,
+        id            BLOB    NOT NULL UNIQUE CHECK (length(id) = 16),
+        account       INTEGER NOT NULL REFERENCES accounts,
+        access        BLOB    NOT NULL CHECK (length(access) = 32),
+        spread        BLOB,                   -- from here to stripe_count NULL until it is complete
+        reader        BLOB,
+        size          INTEGER,                -- bytes of ciphertext
+        stripe_count  INTEGER,
+        data_shards   INTEGER NOT NULL CHECK (data_shards > 0),
+        parity_shards INTEGER NOT NULL CHECK (parity_shards >= 0),
+        created       INTEGER NOT NULL,
+        progressed    INTEGER NOT NULL,
+        expires       INTEGER NOT NULL,
+        state         TEXT    NOT NULL CHECK (state IN ('uploading', 'stored', 'trash', 'gone')),
+        until         INTEGER                 -- when the trash is emptied
+    ) STRICT;
+    CREATE INDEX files_of ON files (account, seq);
+    CREATE INDEX files_by_state ON files (state);
+    CREATE INDEX files_by_end ON files (expires);
+
+    CREATE TABLE stripes (
+        file   BLOB    NOT NULL REFERENCES files (id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        leaves INTEGER NOT NULL,
+        sick   INTEGER NOT NULL DEFAULT 0,    -- 1 when its health must be looked at
+        PRIMARY KEY (file, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX stripes_sick ON stripes (sick) WHERE sick = 1;
+
+    CREATE TABLE places (                     -- kept for shards that have not come yet
+        file    BLOB    NOT NULL,
+        stripe  INTEGER NOT NULL,
+        number  INTEGER NOT NULL,
+        hotkey  TEXT    NOT NULL,             -- SS58
+        coldkey TEXT    NOT NULL,
+        PRIMARY KEY (file, stripe, number),
+        FOREIGN KEY (file, stripe) REFERENCES stripes ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE replaced (                   -- miners that a stripe was led away from, by its client
+        file   BLOB    NOT NULL,
+        stripe INTEGER NOT NULL,
+        hotkey TEXT    NOT NULL,
+        PRIMARY KEY (file, stripe, hotkey),
+        FOREIGN KEY (file, stripe) REFERENCES stripes ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE shards (
+        ticket    BLOB    PRIMARY KEY CHECK (length(ticket) = 32),  -- its hash
+        file      BLOB    NOT NULL,
+        stripe    INTEGER NOT NULL,
+        number    INTEGER NOT NULL,
+        hotkey    TEXT    NOT NULL,           -- SS58 of the miner
+        coldkey   TEXT    NOT NULL,           -- when it was issued
+        root      BLOB    NOT NULL CHECK (length(root) = 32),
+        leaves    INTEGER NOT NULL,
+        serial    INTEGER NOT NULL UNIQUE,
+        signed    BLOB    NOT NULL,           -- the ticket as ticket.SignedTicket encodes it
+        issued    INTEGER NOT NULL,
+        expires   INTEGER NOT NULL,
+        state     TEXT    NOT NULL CHECK (state IN ('issued', 'stored', 'lost', 'removing', 'gone')),
+        stored_ms INTEGER,                    -- the miner's receipt
+        receipt   BLOB,
+        health    TEXT    NOT NULL DEFAULT 'unchecked' CHECK (health IN ('unchecked', 'ok', 'failed')),
+        checked   INTEGER,
+        failures  INTEGER NOT NULL DEFAULT 0, -- in a row
+        reason    TEXT    NOT NULL DEFAULT '',
+        due       INTEGER NOT NULL DEFAULT 0, -- 1 when a check was asked for
+        trashed   INTEGER NOT NULL DEFAULT 0, -- 1 while the miner has it in its trash
+        tell_at   INTEGER NOT NULL DEFAULT 0, -- when the miner is told next; when it went
+        tells     INTEGER NOT NULL DEFAULT 0,
+        FOREIGN KEY (file, stripe) REFERENCES stripes ON DELETE CASCADE
+    ) STRICT;
+    CREATE INDEX shards_of_stripe ON shards (file, stripe, number);
+    CREATE INDEX shards_of_miner ON shards (hotkey, state);
+    CREATE INDEX shards_by_check ON shards (checked) WHERE state = 'stored';
+    CREATE INDEX shards_due ON shards (due) WHERE due = 1;
+    CREATE INDEX shards_issued ON shards (issued) WHERE state = 'issued';
+    CREATE INDEX shards_removing ON shards (tell_at) WHERE state = 'removing';
+    CREATE INDEX shards_trashed ON shards (trashed) WHERE trashed = 1;
+    CREATE INDEX shards_gone ON shards (tell_at) WHERE state = 'gone';
+
+    CREATE TRIGGER shard_comes AFTER INSERT ON shards WHEN new.state IN ('issued', 'stored') BEGIN
+        UPDATE accounts SET used = used + new.leaves
+        WHERE id = (SELECT account FROM files WHERE id = new.file);
+    END;
+    CREATE TRIGGER shard_stops AFTER UPDATE OF state ON shards
+    WHEN old.state IN ('issued', 'stored') AND new.state NOT IN ('issued', 'stored') BEGIN
+        UPDATE accounts SET used = used - old.leaves
+        WHERE id = (SELECT account FROM files WHERE id = old.file);
+    END;
+    CREATE TRIGGER shard_returns AFTER UPDATE OF state ON shards
+    WHEN old.state NOT IN ('issued', 'stored') AND new.state IN ('issued', 'stored') BEGIN
+        UPDATE accounts SET used = used + new.leaves
+        WHERE id = (SELECT account FROM files WHERE id = new.file);
+    END;
+
+    CREATE TABLE retrieved (                  -- what clients fetched, as miners could prove
+        ticket BLOB    NOT NULL REFERENCES shards ON DELETE CASCADE,
+        day    INTEGER NOT NULL,              -- days since 1970
+        bytes  INTEGER NOT NULL,
+        PRIMARY KEY (ticket, day)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE counted (                    -- records that were counted already
+        hash BLOB PRIMARY KEY,
+        day  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX counted_by_day ON counted (day);
+    CREATE TABLE cursors (                    -- where the next records of a miner start
+        hotkey TEXT PRIMARY KEY,
+        next   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+VERSION = len(MIGRATIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Whose tickets these are: chain (genesis hash), subnet, validator's public key."""
+
+    genesis: bytes
+    netuid: int
+    validator: bytes
+
+    @property
+    def hotkey(self) -> str:
+        """The validator's SS58 address."""
+        return ss58(self.validator)
+
+
+class Database:
+    """An open files.sqlite behind a lock: any thread may call it, and each method is one transaction.
+
+    Args:
+        issuer: whose file it is; None takes it as it is, for a command that has no chain to ask.
+
+    Raises:
+        UsageError: the file cannot be opened, is damaged, of a later version, or another validator's.
+        StorageError: from any method, when it cannot be read or written.
+    """
+
+    def __init__(self, path: Path, issuer: Issuer | None = None) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            self._db = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be written: {error.strerror}",
+                remedy="Make the directory writable, or name another with --db_root_path",
+            ) from error
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from error
+        try:
+            self._prepare()
+            if issuer is not None:
+                self._claim(issuer)
+        except sqlite3.Error as error:
+            self._db.close()
+            raise _unusable(path, error) from error
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock, _storage_errors(self.path):
+            return work(self._db)
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock, _storage_errors(self.path), _transaction(self._db):
+            return work(self._db)
+
+    def _prepare(self) -> None:
+        db = self._db
+        db.row_factory = sqlite3.Row
+        version = _version(db)
+        if version > VERSION:
+            raise UsageError(
+                f"{self.path} is of version {version}, this program knows {VERSION}",
+                remedy="Update tensorage",
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        if version < VERSION:
+            with _transaction(db):
+                for number in range(_version(db), VERSION):
+                    for statement in _statements(MIGRATIONS[number]):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {number + 1}")
+
+    def _claim(self, issuer: Issuer) -> None:
+        ours = {"genesis": issuer.genesis.hex(), "netuid": str(issuer.netuid), "validator": issuer.hotkey}
+        with _transaction(self._db):
+            self._db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", list(ours.items()))
+            found = {row["key"]: row["value"] for row in self._db.execute("SELECT key, value FROM meta")}
+        for key, value in ours.items():
+            if found[key] != value:
+                raise UsageError(
+                    f"{self.path} is of {key} {found[key]}, not of {value}",
+                    remedy="Name another --db_root_path; its files are lost to clients without it",
+                )
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"{path} cannot be used: {error}", remedy="Check the space on its disk and its permissions"
+        ) from error
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing; takes the write lock at once."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # SQLite itself has rolled back when the disk is full
+            db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one: `executescript` would commit the transaction around it."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line.partition("--")[0] + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> UsageError:
+    return UsageError(
+        f"{path} cannot be opened as a database of files: {error}",
+        remedy="Make it readable and writable, or restore it from a backup",
+    )
