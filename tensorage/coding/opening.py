@@ -15,7 +15,7 @@ from .stream import SEALED_SIZE, Decryptor, Run, StreamError, ciphertext_size, r
 class Opening:
     """Gives the bytes from `offset` on, `length` of them, of a file of `size` bytes.
 
-    Feed the ciphertext that `run` names, from its offset on; what lies behind it, as padding does, is ignored.
+    Feed the ciphertext that `run` names. What lies behind it, as padding does, is ignored.
 
     Raises:
         ValueError: the range is not within the file.
@@ -32,7 +32,7 @@ class Opening:
         self._held = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[memoryview]:
-        """The bytes of the file that `data`, next of the ciphertext, completes; exhaust it before the next call.
+        """The bytes of the file that `data`, next of the ciphertext, completes; exhaust it before the next.
 
         Raises:
             StreamError: a segment is not the file's at its place.
