@@ -1,4 +1,4 @@
-"""Shards in files.sqlite once they are stored: checks, losses, repairs, retrievals.
+"""Shards in files.sqlite once they are stored: checks, losses, repairs.
 
 Rules. A shard that failed a check is counted as there until it is marked as lost, but not as healthy. A
 stripe is looked at when something happened to one of its shards, not because time went by. What replaces a
@@ -8,19 +8,13 @@ shard was written down before its ticket left, and takes its place only with the
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 
-from .. import seal
 from ..errors import RequestError
 from ..hashchain import Sign
-from ..ticket import Retrieval, SignedTicket, Stored
+from ..ticket import SignedTicket, Stored
 from . import rows
 from .rows import FileRow, ShardRow, StripeRow, Wanted
 from .uploads import UploadRows, add_shard, set_removing, shard_of, stripe_of
-
-DAY = 86400
-#: Records of retrievals are taken for so many days, and their bytes count half after as many.
-RETRIEVAL_DAYS = 7
 
 _SHARD = rows.columns(ShardRow, "shards")
 _FILE = rows.columns(FileRow, "files")
@@ -33,24 +27,33 @@ class HoldingRows(UploadRows):
         """Everything that a miner (SS58) has or may have of ours: all but what is gone."""
         return self._shards("shards.hotkey = ? AND shards.state <> 'gone' ORDER BY serial", hotkey)
 
-    def due_for_check(self, limit: int, before: int) -> list[ShardRow]:
-        """Stored shards of complete files to be checked: first those asked for, then the longest unchecked.
+    def due_for_check(self, limit: int, before: int, again: int = 0) -> list[ShardRow]:
+        """Shards of complete files to be checked.
+
+        First those that a check was asked for, then those that were not answered for, which may be lost by
+        now, then stored ones, the longest unchecked first.
 
         Args:
             before: only those whose last check was earlier, in seconds since 1970.
+            again: the same of those that were not answered for.
         """
-        due = self._shards(
-            "shards.due = 1 AND shards.state = 'stored' AND files.state = 'stored' LIMIT ?", limit
-        )
-        known = {shard.ticket for shard in due}
-        others = self._shards(
-            "shards.state = 'stored' AND files.state = 'stored'"
-            " AND (shards.checked IS NULL OR shards.checked < ?)"
-            " ORDER BY shards.checked LIMIT ?",
-            before,
-            limit,
-        )
-        return [*due, *(shard for shard in others if shard.ticket not in known)][:limit]
+        found: dict[bytes, ShardRow] = {}
+        for where, values in (
+            ("shards.due = 1 AND shards.state = 'stored'", ()),
+            (
+                "shards.failures > 0 AND shards.state IN ('stored', 'lost') AND shards.checked < ?"
+                " ORDER BY shards.checked",
+                (again,),
+            ),
+            (
+                "shards.state = 'stored' AND shards.failures = 0"
+                " AND (shards.checked IS NULL OR shards.checked < ?) ORDER BY shards.checked",
+                (before,),
+            ),
+        ):
+            for shard in self._shards(f"files.state = 'stored' AND {where} LIMIT ?", *values, limit):
+                found.setdefault(shard.ticket, shard)
+        return list(found.values())[:limit]
 
     def checked(self, ticket: bytes, ok: bool, reason: str, now: int) -> None:
         """Note how a check of a shard went. One that was lost and is found is stored again.
@@ -71,6 +74,26 @@ class HoldingRows(UploadRows):
                 _sicken(db, ticket)
 
         self._write(work)
+
+    def unanswered(self, ticket: bytes, reason: str, now: int) -> int:
+        """Note that a shard was not answered for; how often that was in a row.
+
+        It is taken as failed from the second time on: once may be the network, or a miner that starts anew.
+        """
+
+        def work(db: sqlite3.Connection) -> int:
+            db.execute(
+                "UPDATE shards SET health = CASE WHEN failures > 0 THEN 'failed' ELSE health END,"
+                " checked = ?, reason = ?, due = 0, failures = failures + 1"
+                " WHERE ticket = ? AND state IN ('stored', 'lost')",
+                (now, reason[:200], ticket),
+            )
+            found = shard_of(db, ticket)
+            if found is not None and found.failures == 2:
+                _sicken(db, ticket)
+            return found.failures if found is not None else 0
+
+        return self._write(work)
 
     def report(self, ticket: bytes) -> bool:
         """Have a stored shard checked soon; False when there is none."""
@@ -209,74 +232,6 @@ class HoldingRows(UploadRows):
 
         if not self._write(work):
             raise RequestError("conflict", f"ticket {signed.ticket.serial} is not open any more")
-
-    # Retrievals
-
-    def retrieval_cursor(self, hotkey: str) -> int:
-        """Where the next records of a miner start."""
-        row = self._read(
-            lambda db: db.execute("SELECT next FROM cursors WHERE hotkey = ?", (hotkey,)).fetchone()
-        )
-        return int(row["next"]) if row else 0
-
-    def add_retrieved(self, hotkey: str, records: Sequence[Retrieval], following: int, now: int) -> int:
-        """Count what a miner gave to clients; the bytes that were not counted before.
-
-        Args:
-            records: of our tickets at this miner; their signatures were checked. Others are passed over, as
-                are those that are older than seven days or from the future.
-            following: where the next records of this miner start.
-        """
-
-        def work(db: sqlite3.Connection) -> int:
-            total = 0
-            for record in records:
-                day = record.nonce_ns // 1_000_000_000 // DAY
-                if not now // DAY - RETRIEVAL_DAYS <= day <= (now + 120) // DAY:
-                    continue
-                known = shard_of(db, record.ticket_hash)
-                if known is None or known.hotkey != hotkey:
-                    continue
-                new = db.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (record.hash, day))
-                if new.rowcount:
-                    size = record.count * seal.LEAF_SIZE
-                    total += size
-                    db.execute(
-                        "INSERT INTO retrieved VALUES (?, ?, ?)"
-                        " ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
-                        (record.ticket_hash, day, size),
-                    )
-            db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (hotkey, min(following, 2**63 - 1)))
-            return total
-
-        return self._write(work)
-
-    def served_bytes(self, hotkey: str, now: int) -> float:
-        """What a miner gave to clients, in bytes that fade: half after seven days.
-
-        Of each ticket no more counts than its shard's size, so that fetching one shard again and again is
-        worth no more than fetching it once.
-        """
-        today = now // DAY
-
-        def work(db: sqlite3.Connection) -> float:
-            by_ticket: dict[bytes, tuple[int, float]] = {}
-            for row in db.execute(
-                "SELECT shards.ticket, shards.leaves, day, bytes FROM shards JOIN retrieved"
-                " ON retrieved.ticket = shards.ticket WHERE shards.hotkey = ? AND shards.state = 'stored'",
-                (hotkey,),
-            ):
-                faded = row["bytes"] * 0.5 ** (max(0, today - row["day"]) / RETRIEVAL_DAYS)
-                _, so_far = by_ticket.get(row["ticket"], (0, 0.0))
-                by_ticket[row["ticket"]] = (row["leaves"] * seal.LEAF_SIZE, so_far + faded)
-            return sum(min(size, faded) for size, faded in by_ticket.values())
-
-        return self._read(work)
-
-    def served(self, now: int) -> dict[str, float]:
-        """`served_bytes` of every miner that gave any."""
-        hotkeys = self._read(lambda db: [row["hotkey"] for row in db.execute("SELECT hotkey FROM cursors")])
-        return {hotkey: found for hotkey in hotkeys if (found := self.served_bytes(hotkey, now)) > 0}
 
     def _shards(self, where: str, *values: object) -> list[ShardRow]:
         statement = f"SELECT {_SHARD} FROM shards JOIN files ON files.id = shards.file WHERE {where}"  # noqa: S608

@@ -128,6 +128,7 @@ MIGRATIONS = (
     CREATE INDEX shards_of_miner ON shards (hotkey, state);
     CREATE INDEX shards_by_check ON shards (checked) WHERE state = 'stored';
     CREATE INDEX shards_due ON shards (due) WHERE due = 1;
+    CREATE INDEX shards_failing ON shards (checked) WHERE failures > 0;
     CREATE INDEX shards_issued ON shards (issued) WHERE state = 'issued';
     CREATE INDEX shards_removing ON shards (tell_at) WHERE state = 'removing';
     CREATE INDEX shards_trashed ON shards (trashed) WHERE trashed = 1;
@@ -148,20 +149,36 @@ MIGRATIONS = (
         WHERE id = (SELECT account FROM files WHERE id = new.file);
     END;
 
-    CREATE TABLE retrieved (                  -- what clients fetched, as miners could prove
+    CREATE TABLE reads (                      -- what clients read, as miners could prove
         ticket BLOB    NOT NULL REFERENCES shards ON DELETE CASCADE,
-        day    INTEGER NOT NULL,              -- days since 1970
-        bytes  INTEGER NOT NULL,
+        day    INTEGER NOT NULL,              -- days since 1970, of the client's request
+        leaves BLOB    NOT NULL,              -- an integer with a bit for each leaf, big-endian
         PRIMARY KEY (ticket, day)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE counted (                    -- records that were counted already
-        hash BLOB PRIMARY KEY,
-        day  INTEGER NOT NULL
+    CREATE INDEX reads_by_day ON reads (day);
+    CREATE TABLE marks (                      -- the last record of a miner that was taken
+        hotkey   TEXT PRIMARY KEY,
+        id       INTEGER NOT NULL,
+        nonce_ns INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX counted_by_day ON counted (day);
-    CREATE TABLE cursors (                    -- where the next records of a miner start
-        hotkey TEXT PRIMARY KEY,
-        next   INTEGER NOT NULL
+    CREATE TABLE fetches (                    -- what we fetched as clients do
+        id         INTEGER PRIMARY KEY,
+        hotkey     TEXT    NOT NULL,
+        ticket     BLOB    NOT NULL,
+        first      INTEGER NOT NULL,          -- leaf
+        count      INTEGER NOT NULL,
+        at         INTEGER NOT NULL,
+        elapsed_ms INTEGER NOT NULL,
+        passed     INTEGER NOT NULL,
+        reason     TEXT    NOT NULL
+    ) STRICT;
+    CREATE INDEX fetches_of ON fetches (hotkey, id);
+    CREATE INDEX fetches_by_time ON fetches (at);
+    CREATE TABLE wrongs (                     -- shards answered for wrongly that the ledger has not heard of
+        ticket BLOB PRIMARY KEY,
+        hotkey TEXT    NOT NULL,
+        at     INTEGER NOT NULL,
+        reason TEXT    NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
 )

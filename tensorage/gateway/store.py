@@ -15,10 +15,11 @@ import sqlite3
 from pathlib import Path
 
 from . import rows
-from .holdings import DAY, RETRIEVAL_DAYS, HoldingRows
+from .holdings import HoldingRows
 from .people import AccountRows
 from .rows import Errand
 from .schema import Issuer
+from .serving import DAY, ServingRows, forget_serving
 from .uploads import STALLED_SECONDS, drop_file
 
 #: The longest wait before a miner is told again; rows of what is gone are kept for so long.
@@ -29,7 +30,7 @@ _FIRST_WAIT = 30
 _ERRAND = rows.columns(Errand, "shards")
 
 
-class FileStore(AccountRows, HoldingRows):
+class FileStore(AccountRows, HoldingRows, ServingRows):
     """The database of a gateway.
 
     Args:
@@ -135,9 +136,7 @@ class FileStore(AccountRows, HoldingRows):
                 "DELETE FROM files WHERE state = 'gone'"
                 " AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.file = files.id)"
             )
-            last = now // DAY - RETRIEVAL_DAYS - 1
-            db.execute("DELETE FROM counted WHERE day < ?", (last,))
-            db.execute("DELETE FROM retrieved WHERE day < ?", (now // DAY - 8 * RETRIEVAL_DAYS,))
+            forget_serving(db, now)
             return len(over)
 
         return self._write(work)
