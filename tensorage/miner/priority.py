@@ -4,6 +4,9 @@ The disk and the cores belong to whoever has a deadline. `answering` marks a cha
 `pause`, and `resume` follows a moment after the last, so that a run of challenges does not make the workers
 stop and go. Whoever asks without end must not keep a damaged sector from being sealed again: after half a
 minute without a break the work goes on for a while beside the answers.
+
+Work for clients, who wait for it, is not paused: each step of it gives way to the challenges that are being
+answered, for a moment at most (`give_way`).
 """
 
 from __future__ import annotations
@@ -12,9 +15,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import anyio
+
 LINGER = 0.25  # seconds
 LONGEST_PAUSE = 30.0
 BREAK = 10.0
+GIVE_WAY = 0.25
 
 
 class Priority:
@@ -24,6 +30,7 @@ class Priority:
         pause, resume: tell the background work; called on the event loop, so they must not block.
         linger: seconds between the last answer and `resume`.
         longest, break_for: seconds of pause after which the work goes on in any case, and for how long.
+        give_way: seconds that a step of clients' work waits at most.
     """
 
     def __init__(
@@ -34,13 +41,17 @@ class Priority:
         linger: float = LINGER,
         longest: float = LONGEST_PAUSE,
         break_for: float = BREAK,
+        give_way: float = GIVE_WAY,
     ) -> None:
         self._pause = pause
         self._resume = resume
         self._linger = linger
         self._longest = longest
         self._break_for = break_for
+        self._give_way = give_way
         self._answering = 0
+        self._free = asyncio.Event()
+        self._free.set()
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None  # to the end of the pause
         self._limit: asyncio.TimerHandle | None = None  # to the break, or to its end
@@ -49,13 +60,22 @@ class Priority:
     def answering(self) -> Iterator[None]:
         """Hold background work back for the time of a `with` block."""
         self._answering += 1
+        self._free.clear()
         self._hold()
         try:
             yield
         finally:
             self._answering -= 1
+            if self._answering == 0:
+                self._free.set()
             if self._answering == 0 and self._paused:
                 self._timer = asyncio.get_running_loop().call_later(self._linger, self._release)
+
+    async def give_way(self) -> None:
+        """Wait while a challenge is being answered, but not for long."""
+        if not self._free.is_set():
+            with anyio.move_on_after(self._give_way):
+                await self._free.wait()
 
     def _hold(self) -> None:
         if self._timer is not None:

@@ -61,3 +61,16 @@ async def test_a_break_ends_without_a_pause_when_nobody_asks():
     assert said == []
     with priority.answering():
         assert said[:1] == ["pause"]
+
+
+async def test_a_step_for_a_client_gives_way_to_a_challenge_but_not_for_long():
+    priority, _ = priority_with(give_way=NEVER)
+    await asyncio.wait_for(priority.give_way(), 5)
+    with priority.answering():
+        step = asyncio.ensure_future(priority.give_way())
+        await asyncio.sleep(0.05)
+        assert not step.done()
+    await asyncio.wait_for(step, 5)
+    hasty, _ = priority_with(give_way=0.02)
+    with hasty.answering():
+        await asyncio.wait_for(hasty.give_way(), 5)
