@@ -49,7 +49,7 @@ from ..chain.auth import NonceStore
 from ..chain.types import Metagraph, Neuron
 from ..errors import RequestError, TensorageError, UsageError
 from .admission import Access, Admission, Client
-from .gate import CALLER, ROUTE, TIME, Gate, Refusals
+from .gate import CALLER, ROUTE, TIME, Gate, Receive, Refusals, Scope, Send
 from .limits import Limits
 from .messages import Ping, parse
 from .metrics import Metrics
@@ -65,6 +65,8 @@ logger = logging.getLogger("tensorage.transport")
 PROTOCOLS = ("btauth/1", "pos/1")
 
 _REAP_SECONDS = 0.25
+#: Bytes of an answer that are handed to the socket at once.
+_PIECE = 256 * 1024
 _NUMBER = re.compile(r"[0-9]{1,20}")
 
 M = TypeVar("M", bound=BaseModel)
@@ -378,6 +380,19 @@ class Axon:
         return app
 
 
+class _Bytes(Response):
+    """A body that is handed to the socket as fast as the peer takes it, and not copied whole before."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        view = memoryview(self.body)
+        for start in range(0, len(view), _PIECE):
+            await send(
+                {"type": "http.response.body", "body": view[start : start + _PIECE], "more_body": True}
+            )
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, which leaves the process's signals to the service."""
 
@@ -404,7 +419,7 @@ def _response(reply: Reply) -> Response:
     if isinstance(reply, BaseModel):
         return Response(reply.model_dump_json(), media_type="application/json")
     if isinstance(reply, bytes):
-        return Response(reply, media_type="application/octet-stream")
+        return _Bytes(reply, media_type="application/octet-stream")
     return StreamingResponse(reply, media_type="application/octet-stream")
 
 

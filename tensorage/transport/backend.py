@@ -3,6 +3,8 @@
 An HTTP client reads any number of informational responses (1xx) before the one that it waits for, and each
 costs as much as a whole answer. A peer that sends nothing else would have all of our event loop until its
 deadline, and the answers of others would come late by our own doing.
+
+And whoever refuses an upload early is heard early, instead of being sent the rest of it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ import httpx
 
 #: Bytes in which the status line and headers must have come, all that stands before them included.
 HEAD_BYTES = 16 * 1024
+#: Bytes that are read at once of a body. An HTTP client asks for 64 KiB; what the event loop has read beyond
+#: that is then copied for every piece that is handed out.
+_READ_BYTES = 256 * 1024
+#: How large a part of a request must be for an earlier answer to be looked for.
+_EARLY_BYTES = 16 * 1024
 
 
 @dataclass
@@ -39,7 +46,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         head = HEAD.get()
         if head is None or head.whole:
-            return await self._inner.read(max_bytes, timeout)
+            return await self._inner.read(max(max_bytes, _READ_BYTES), timeout)
         if head.left <= 0:
             raise httpcore.RemoteProtocolError(f"no answer in the first {HEAD_BYTES} bytes")
         data = await self._inner.read(min(max_bytes, head.left), timeout)
@@ -47,6 +54,9 @@ class _Stream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        # An answer before the end of a large body says that the rest is not wanted: it is read instead.
+        if len(buffer) >= _EARLY_BYTES and self._inner.get_extra_info("is_readable"):
+            raise httpcore.WriteError("the answer came before the request was whole")
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:

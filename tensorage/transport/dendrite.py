@@ -428,18 +428,18 @@ async def _read(response: httpx.Response, limit: int, *, cut: bool = False) -> b
     declared = response.headers.get("content-length", "")
     if not cut and declared.isdecimal() and int(declared) > limit:
         raise Malformed(f"the answer has {declared} bytes, at most {limit} were expected")
-    body = bytearray()
-    pieces, most = 0, _PIECES + limit // 1024
+    pieces: list[bytes] = []
+    size, most = 0, _PIECES + limit // 1024
     async for chunk in response.aiter_raw():
-        body += chunk
-        pieces += 1
-        if pieces > most:  # each costs our event loop, and all other calls, as much as a large one
+        pieces.append(chunk)
+        size += len(chunk)
+        if len(pieces) > most:  # each costs our event loop, and all other calls, as much as a large one
             raise Malformed(f"the answer comes in over {most} pieces")
-        if len(body) > limit:
+        if size > limit:
             if cut:
-                break
+                return b"".join(pieces)[:limit]
             raise Malformed(f"the answer is over {limit} bytes")
-    return bytes(body[:limit])
+    return b"".join(pieces)
 
 
 def _refused(status: int, body: bytes) -> Refused:
