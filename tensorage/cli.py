@@ -24,6 +24,7 @@ COMMANDS = {
     "allocate": ("tensorage.allocate", "app", "Fill disks with sealed sectors."),
     "conformance": ("tensorage.cli", "conformance_app", "Print the protocol's test vector for an input."),
     "devnet": ("tensorage.demo.command", "app", "A local chain, and the whole subnet on it."),
+    "gateway": ("tensorage.gateway.keys_command", "app", "Let clients store through a validator."),
     "miner": ("tensorage.miner.command", "app", "Keep sectors and answer challenges."),
     "receipts": ("tensorage.validator.receipts_command", "app", "Export and verify audit receipts."),
     "simulate": ("tensorage.simulate", "simulate_app", "Try out consensus on a scenario."),
