@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any
 
 from . import challenge as challenges
-from . import seal
+from . import displaced, seal
 from .challenge import Challenge
 from .commitment import RESERVED_INDEX, Commitment
 from .encoding import (
@@ -41,6 +41,7 @@ from .encoding import (
 )
 from .errors import ProofError
 from .hashchain import Verify
+from .ticket import SignedTicket
 
 #: `audited_sector` of a receipt that is about a challenge.
 NO_SECTOR = RESERVED_INDEX
@@ -139,12 +140,21 @@ def line(text: str) -> str:
     return clean.encode()[:MAX_REASON].decode(errors="ignore")
 
 
-def recheck(receipt: Receipt, commitment: Commitment, evidence: bytes, verify: Verify) -> Verdict:
+def recheck(
+    receipt: Receipt,
+    commitment: Commitment,
+    evidence: bytes,
+    verify: Verify,
+    slots: Mapping[int, SignedTicket] | None = None,
+) -> Verdict:
     """Repeat the verdict of a receipt from its evidence: PASSED or WRONG.
 
     Args:
         commitment: the one that the receipt names.
         evidence: what the miner sent, byte for byte: an answer, or for an audit the chunk roots.
+        slots: tickets by chunk of the audited sector. They need no belief: one that is not signed for this
+            miner, or does not make the chunk what it is, counts for nothing. So a miner that was called a
+            fraud over a client's shard clears itself by showing the ticket.
 
     Raises:
         ProofError: commitment or evidence is not what the receipt is about.
@@ -158,8 +168,16 @@ def recheck(receipt: Receipt, commitment: Commitment, evidence: bytes, verify: V
         sector = seal.sector_id(
             commitment.genesis, commitment.netuid, commitment.miner, profile, receipt.audited_sector
         )
-        sealed = b"".join(seal.chunk_roots(seal.Sealer(profile), sector))
-        return Verdict.PASSED if sealed == evidence else Verdict.WRONG
+        if len(evidence) != profile.chunks * HASH_SIZE:
+            return Verdict.WRONG
+        tickets = {
+            chunk: signed.ticket
+            for chunk, signed in (slots or {}).items()
+            if displaced.is_for(signed, commitment, verify)
+        }
+        roots = [evidence[at : at + HASH_SIZE] for at in range(0, len(evidence), HASH_SIZE)]
+        sealed = displaced.seal_again(seal.Sealer(profile), sector, tickets)
+        return Verdict.WRONG if displaced.compare(roots, sealed, tickets).false else Verdict.PASSED
     try:
         walk = challenges.verify_answer(receipt.challenge.nonce, receipt.hops, commitment, evidence, verify)
     except ProofError:

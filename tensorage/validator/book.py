@@ -20,6 +20,7 @@ from ..hashchain import Sign
 from ..receipts import NO_SECTOR, Receipt
 from .judge import Attempt
 from .ledger import Evidence, Ledger
+from .slots import Slot
 from .standing import Miner
 
 T = TypeVar("T")
@@ -66,9 +67,9 @@ class Book:
         await self.run(self.ledger.close)
         self._thread.shutdown(wait=False)
 
-    async def save(self, miner: Miner, *, present: bool = True) -> None:
-        """Take note of what changed without a receipt."""
-        await self.run(partial(self.ledger.save, miner, present=present))
+    async def save(self, miner: Miner, *, present: bool = True, slots: Sequence[Slot] | None = None) -> None:
+        """Take note of what changed without a receipt; see `Ledger.save`."""
+        await self.run(partial(self.ledger.save, miner, present=present, slots=slots))
         self.miners[miner.hotkey] = miner
         (self.absent.discard if present else self.absent.add)(miner.hotkey)
 
@@ -84,6 +85,7 @@ class Book:
         sector: int = NO_SECTOR,
         evidence: Sequence[Evidence] = (),
         fork: tuple[SignedCommitment, SignedCommitment] | None = None,
+        slots: Sequence[Slot] | None = None,
     ) -> Receipt:
         """Write the receipt of an attempt, and what it made of the miner.
 
@@ -93,6 +95,7 @@ class Book:
             round: of the challenge or of the draw; of the validator where nothing was asked.
             sector: the one that was audited.
             evidence: what is kept, beside what the attempt carries.
+            slots: all of its newest commitment; None when they are as they were.
         """
         draft = Receipt(
             genesis=self.identity.genesis,
@@ -115,7 +118,16 @@ class Book:
             evidence_hash=sha256(attempt.evidence) if attempt.evidence else ZERO_HASH,
         )
         receipt = await self.run(
-            partial(self.ledger.record, draft, miner, self._sign, evidence=evidence, fork=fork, about=about)
+            partial(
+                self.ledger.record,
+                draft,
+                miner,
+                self._sign,
+                evidence=evidence,
+                fork=fork,
+                about=about,
+                slots=slots,
+            )
         )
         self.miners[miner.hotkey] = miner
         return receipt

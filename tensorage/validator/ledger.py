@@ -32,6 +32,7 @@ from ..hashchain import Sign
 from ..receipts import Receipt, from_json, to_json
 from . import rows, schema
 from .judge import FAULT_WINDOW
+from .slots import Slot
 from .standing import Miner, forgotten
 
 LEDGER_NAME = "validator.sqlite"
@@ -56,7 +57,10 @@ class LedgerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Bytes that prove a verdict. `hash` is that of the bytes, or for a listing that of its commitment."""
+    """Bytes that prove a verdict.
+
+    `hash` is that of the bytes; but for a listing that of its commitment, and for slots `slots_key`.
+    """
 
     kind: str
     data: bytes
@@ -120,7 +124,7 @@ class Ledger:
         self._db = db
         self._lock = lock
         self._store_scores = store_scores
-        self._stored: dict[str, tuple[Any, Any]] = {}
+        self._stored: dict[str, tuple[Any, ...]] = {}
 
     def close(self) -> None:
         """Close the file and let others have it; safe to call twice."""
@@ -176,15 +180,37 @@ class Ledger:
                     partial(self._commitment, row["public_key"]),
                     rows.read_entries(listing["entries"]) if listing else (),
                     rows.read_indices(listing["credited"]) if listing else (),
+                    rows.read_indices(listing["barred"]) if listing else (),
                 )
                 found[miner.hotkey] = miner
-                self._stored[miner.hotkey] = (miner.listing, miner.credited)
+                self._stored[miner.hotkey] = _listed(miner)
             return found
 
-    def save(self, miner: Miner, *, present: bool = True) -> None:
-        """Write what is known of a miner, without a receipt."""
+    def save(self, miner: Miner, *, present: bool = True, slots: Sequence[Slot] | None = None) -> None:
+        """Write what is known of a miner, without a receipt.
+
+        Args:
+            slots: of its newest commitment, all of them; None when they are as they were.
+        """
         with self._transaction():
-            self._put(miner, present=present)
+            self._put(miner, present=present, slots=slots)
+
+    def slots(self, hotkey: str, sector: int | None = None) -> list[Slot]:
+        """The slots of a miner's newest commitment, or those of one sector, in ascending order."""
+        with self._reading():
+            found = self._db.execute(
+                "SELECT * FROM slots WHERE hotkey = ? AND (? OR sector = ?) ORDER BY sector, chunk",
+                (hotkey, sector is None, u64(sector or 0)),
+            )
+            return [rows.read_slot(row) for row in found]
+
+    def with_ended_slots(self, now: int) -> set[str]:
+        """Hotkeys of the miners with a slot that was good, and by now (seconds since 1970) is not."""
+        with self._reading():
+            found = self._db.execute(
+                "SELECT DISTINCT hotkey FROM slots WHERE good_until < ? AND flaw = ''", (now,)
+            )
+            return {row["hotkey"] for row in found}
 
     def commitment(self, miner: Miner, seq: int) -> SignedCommitment | None:
         """The commitment with that seq in the miner's present chain, None if we never took it."""
@@ -207,6 +233,7 @@ class Ledger:
         evidence: Sequence[Evidence] = (),
         about: SignedCommitment | None = None,
         fork: tuple[SignedCommitment, SignedCommitment] | None = None,
+        slots: Sequence[Slot] | None = None,
     ) -> Receipt:
         """Add a receipt to the chain, with what it did to the miner, and what proves it.
 
@@ -215,6 +242,7 @@ class Ledger:
             miner: as it is after the receipt.
             about: the commitment that the receipt names, kept with it.
             fork: two commitments that tell two stories; the chain that they stand in is then at its end.
+            slots: as for `save`.
         """
         with self._transaction():
             last = self._db.execute("SELECT seq, document FROM receipts ORDER BY seq DESC LIMIT 1").fetchone()
@@ -240,7 +268,7 @@ class Ledger:
                 )
             if miner.commitment is None:
                 self._db.execute("UPDATE commitments SET current = 0 WHERE hotkey = ?", (miner.hotkey,))
-            self._put(miner, present=True)
+            self._put(miner, present=True, slots=slots)
             if seq % _PRUNE_EVERY == 0:
                 self._prune(seq)
         return receipt
@@ -296,7 +324,7 @@ class Ledger:
 
     # Inside
 
-    def _put(self, miner: Miner, *, present: bool) -> None:
+    def _put(self, miner: Miner, *, present: bool, slots: Sequence[Slot] | None) -> None:
         for signed in (miner.commitment, miner.previous):
             if signed is not None:
                 self._put_commitment(miner.hotkey, signed, current=True)
@@ -306,12 +334,26 @@ class Ledger:
             f"INSERT OR REPLACE INTO miners ({', '.join(rows.MINER_COLUMNS)}) VALUES ({marks})",  # noqa: S608
             rows.miner_row(stored, present=present),
         )
-        if self._stored.get(miner.hotkey) != (stored.listing, stored.credited):
+        if self._stored.get(miner.hotkey) != _listed(stored):
             self._db.execute(
-                "INSERT OR REPLACE INTO listings VALUES (?, ?, ?)",
-                (miner.hotkey, rows.write_entries(stored.listing), rows.write_indices(stored.credited)),
+                "INSERT OR REPLACE INTO listings (hotkey, entries, credited, barred) VALUES (?, ?, ?, ?)",
+                (
+                    miner.hotkey,
+                    rows.write_entries(stored.listing),
+                    rows.write_indices(stored.credited),
+                    rows.write_indices(stored.barred),
+                ),
             )
-            self._stored[miner.hotkey] = (stored.listing, stored.credited)
+            self._stored[miner.hotkey] = _listed(stored)
+        if miner.commitment is None:
+            slots = ()
+        if slots is not None:
+            marks = ", ".join("?" * len(rows.SLOT_COLUMNS))
+            self._db.execute("DELETE FROM slots WHERE hotkey = ?", (miner.hotkey,))
+            self._db.executemany(
+                f"INSERT INTO slots ({', '.join(rows.SLOT_COLUMNS)}) VALUES ({marks})",  # noqa: S608
+                [rows.slot_row(miner.hotkey, slot) for slot in slots],
+            )
 
     def _put_commitment(self, hotkey: str, signed: SignedCommitment, *, current: bool) -> None:
         known = self._value("SELECT current FROM commitments WHERE hash = ?", signed.commitment.hash)
@@ -383,6 +425,10 @@ class Ledger:
                 raise
         except sqlite3.Error as error:
             raise _unusable(self.path, "written", error) from error
+
+
+def _listed(miner: Miner) -> tuple[Any, ...]:
+    return miner.listing, miner.credited, miner.barred
 
 
 def read_documents(

@@ -10,8 +10,10 @@ from typing import Any
 from ..commitment import Entry, SignedCommitment
 from ..encoding import HASH_SIZE, u64
 from ..receipts import Verdict
+from ..ticket import SignedTicket
 from ..transport.messages import CommitmentMessage
 from .scoring import Standing
+from .slots import Slot
 from .standing import Draw, Miner
 
 STANDING_COLUMNS = tuple(column.name for column in fields(Standing))
@@ -37,6 +39,9 @@ MINER_COLUMNS = (
     "counts",
     *STANDING_COLUMNS,
 )
+
+SLOT_COLUMNS = ("hotkey", "sector", "chunk", "ticket", "filler", "accepted", "flaw", "good_until")
+_MOST_SECONDS = (1 << 63) - 1
 
 _ENTRY = 8 + HASH_SIZE
 
@@ -70,6 +75,7 @@ def read_miner(
     commitment: Callable[[bytes | None], SignedCommitment | None],
     entries: Iterable[Entry] = (),
     credited: Iterable[int] = (),
+    barred: Iterable[int] = (),
 ) -> Miner:
     """The miner of a row that is read by column name.
 
@@ -93,6 +99,7 @@ def read_miner(
         previous_seen=row["previous_seen"],
         listing=tuple(entries),
         credited=frozenset(credited),
+        barred=frozenset(barred),
         draw=draw,
         audits_due=row["audits_due"],
         last_audit=row["last_audit"],
@@ -120,6 +127,32 @@ def write_indices(indices: Iterable[int]) -> bytes:
 
 def read_indices(data: bytes) -> list[int]:
     return [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
+
+
+def slot_row(hotkey: str, slot: Slot) -> tuple[Any, ...]:
+    """The values of SLOT_COLUMNS."""
+    return (
+        hotkey,
+        u64(slot.sector),
+        slot.chunk,
+        slot.signed.encode(),
+        slot.filler,
+        int(slot.accepted),
+        slot.flaw,
+        min(slot.good_until, _MOST_SECONDS),
+    )
+
+
+def read_slot(row: Any) -> Slot:
+    """The slot of a row that is read by column name."""
+    return Slot(
+        sector=int.from_bytes(row["sector"], "big"),
+        chunk=row["chunk"],
+        signed=SignedTicket.decode(row["ticket"]),
+        filler=row["filler"],
+        accepted=bool(row["accepted"]),
+        flaw=row["flaw"],
+    )
 
 
 def write_message(signed: SignedCommitment) -> str:

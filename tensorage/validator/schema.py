@@ -74,8 +74,9 @@ MIGRATIONS: tuple[str, ...] = (
 
     CREATE TABLE evidence (
         id   INTEGER PRIMARY KEY,
-        hash BLOB NOT NULL UNIQUE,              -- SHA-256 of data; of a listing: the commitment's hash
-        kind TEXT NOT NULL,                     -- answer, chunk-roots, listing, message
+        hash BLOB NOT NULL UNIQUE,              -- SHA-256 of data, but: listing, the commitment's hash;
+                                                -- slots, displaced.slots_key
+        kind TEXT NOT NULL,                     -- answer, chunk-roots, listing, message, slots
         data BLOB NOT NULL
     ) STRICT;
 
@@ -99,6 +100,22 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE miners ADD COLUMN served_bytes REAL NOT NULL DEFAULT 0;  -- fields of Standing too
     ALTER TABLE miners ADD COLUMN fetch_rate REAL NOT NULL DEFAULT 0;
+    """,
+    """
+    ALTER TABLE listings ADD COLUMN barred BLOB NOT NULL DEFAULT x'';  -- indices, 8 bytes each
+
+    CREATE TABLE slots (                        -- of the newest commitment, what was given to clients' shards
+        hotkey     TEXT NOT NULL,               -- of the miner
+        sector     BLOB NOT NULL,
+        chunk      INTEGER NOT NULL,
+        ticket     BLOB NOT NULL,               -- SignedTicket.encode
+        filler     BLOB,                        -- root of the chunk before, where that was seen
+        accepted   INTEGER NOT NULL,            -- 1 when the ticket was good once
+        flaw       TEXT NOT NULL,               -- why it is not good, empty when it is
+        good_until INTEGER NOT NULL,            -- seconds since 1970
+        PRIMARY KEY (hotkey, sector, chunk)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX slots_to_end ON slots (good_until) WHERE flaw = '';
     """,
 )
 

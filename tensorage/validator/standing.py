@@ -2,9 +2,11 @@
 
 Rules. A miner is its hotkey; registered anew, it starts from zero. A new commitment is taken at most once a
 tempo, after its whole listing was checked. Sectors in it that were credited before, with the same root, stay
-credited; the others wait until a sector drawn among them has passed a seal audit; those that are gone lose
-their credit at once. A sector that was drawn stays drawn until its chunk roots have come: as long as they do
-not, there is no credit at all, and a miner that gives up a drawn sector is audited like one that was caught.
+credited, and so do those in which nothing but clients' shards changed places with filler; the others wait
+until a sector drawn among them has passed a seal audit; those that are gone lose their credit at once. So do
+those with a shard whose ticket is not good (`slots`): they are barred, and nothing is drawn among them. A
+sector that was drawn stays drawn until its chunk roots have come: as long as they do not, there is no credit
+at all, and a miner that gives up a drawn sector is audited like one that was caught.
 
 What is kept for judging answers is the commitment, 200 bytes. What is kept for knowing which sectors are new
 is the listing, 40 bytes a sector.
@@ -49,6 +51,7 @@ class Miner:
         previous_seen: `seen_block` of that one.
         listing: the entries of `commitment`.
         credited: indices of the entries that an audit covers.
+        barred: indices of the entries that have no credit because of a ticket.
         draw: the audit that is owed, None when none is.
         audits_due: audits that must pass before anything new is credited.
         last_audit: the round of the last audit that passed, -1 for never.
@@ -68,6 +71,7 @@ class Miner:
     previous_seen: int = 0
     listing: tuple[Entry, ...] = field(default=(), repr=False)
     credited: frozenset[int] = field(default=frozenset(), repr=False)
+    barred: frozenset[int] = field(default=frozenset(), repr=False)
     draw: Draw | None = None
     audits_due: int = 1
     last_audit: int = -1
@@ -83,7 +87,12 @@ class Miner:
     @property
     def pending(self) -> list[int]:
         """Indices of the entries that wait for an audit, ascending."""
-        return [index for index, _ in self.listing if index not in self.credited]
+        return [index for index, _ in self.listing if index not in self.credited and index not in self.barred]
+
+    @property
+    def candidates(self) -> list[int]:
+        """Indices of the entries that an audit is drawn among: what waits for one, else what has credit."""
+        return self.pending or [index for index, _ in self.listing if index in self.credited]
 
     def root_of(self, sector: int) -> bytes | None:
         """The committed root of a sector, None when it is not in the listing."""
@@ -130,10 +139,26 @@ def news(miner: Miner, shown: Commitment, head: int, tempo: int) -> News:
     return News.NEXT if shown.seq == known.seq + 1 else News.SKIPPED
 
 
-def taken(miner: Miner, signed: SignedCommitment, entries: Sequence[Entry], head: int, now: int) -> Miner:
-    """The miner after its new commitment, with a checked listing, was taken at height `head`."""
+def taken(
+    miner: Miner,
+    signed: SignedCommitment,
+    entries: Sequence[Entry],
+    head: int,
+    now: int,
+    *,
+    verified: Collection[int] = (),
+    barred: Collection[int] = (),
+) -> Miner:
+    """The miner after its new commitment, with a checked listing, was taken at height `head`.
+
+    Args:
+        verified: sectors of which it was checked that nothing but slots changed since the one before.
+        barred: sectors with a ticket that is not good.
+    """
     before = dict(miner.listing)
-    kept = {index for index, root in entries if before.get(index) == root}
+    kept = {
+        index for index, root in entries if index in before and (before[index] == root or index in verified)
+    }
     grown = bool(before) and len(kept) == len(before)  # else the one before may not be answered for
     changed = replace(
         miner,
@@ -143,7 +168,8 @@ def taken(miner: Miner, signed: SignedCommitment, entries: Sequence[Entry], head
         previous=miner.commitment if grown else None,
         previous_seen=miner.seen_block if grown else 0,
         listing=tuple(entries),
-        credited=frozenset(miner.credited & kept),
+        credited=frozenset((miner.credited & kept).difference(barred)),
+        barred=frozenset(barred),
         audits_due=max(1, miner.audits_due),
     )
     if miner.draw is not None and miner.draw.sector not in kept:
@@ -159,6 +185,7 @@ def unfollowed(miner: Miner) -> Miner:
         previous=None,
         listing=(),
         credited=frozenset(),
+        barred=frozenset(),
         draw=None,
         audits_due=scoring.REAUDIT_SECTORS,
     )
@@ -225,6 +252,7 @@ def caught(miner: Miner, now: int) -> Miner:
         previous=None,
         listing=(),
         credited=frozenset(),
+        barred=frozenset(),
         draw=None,
         audits_due=scoring.REAUDIT_SECTORS,
     )
@@ -259,24 +287,25 @@ def drawn(candidates: Sequence[int], seed: bytes) -> int:
 
 
 def with_draw(miner: Miner, validator: bytes, block_number: int, block_hash: bytes, now: int) -> Miner:
-    """The miner with a sector drawn: among those that wait for credit, else among all.
+    """The miner with a sector drawn: among those that wait for credit, else among those that have it.
 
-    A draw that is still owed stays. Without a commitment, or with one of no sectors, nothing is drawn.
+    A draw that is still owed stays. Without a commitment, or with none of these, nothing is drawn.
     """
-    if miner.draw is not None or miner.commitment is None or not miner.listing:
+    candidates = miner.candidates
+    if miner.draw is not None or miner.commitment is None or not candidates:
         return miner
-    candidates: Sequence[int] = miner.pending or [index for index, _ in miner.listing]
     seed = draw_seed(miner.commitment.commitment.hash, validator, block_hash, now)
     return replace(miner, draw=Draw(drawn(candidates, seed), block_number, block_hash, now))
 
 
 def audit_passed(miner: Miner, now: int) -> Miner:
-    """The sector that was drawn is as it must be; with the last audit due, all of the listing is credited.
+    """The sector that was drawn is as it must be; with the last audit due, all that is not barred has credit.
 
     Where several are due, each is drawn with a block of its own.
     """
     due = max(0, miner.audits_due - 1)
-    credited = frozenset(index for index, _ in miner.listing) if due == 0 else miner.credited
+    all_of_it = frozenset(index for index, _ in miner.listing if index not in miner.barred)
+    credited = all_of_it if due == 0 else miner.credited
     return _with_credit(replace(miner, draw=None, audits_due=due, credited=credited, last_audit=now))
 
 
@@ -288,6 +317,23 @@ def audit_unanswered(miner: Miner, now: int) -> Miner:
 def audit_wrong(miner: Miner, now: int) -> Miner:
     """The chunk roots are not those of the committed sector: a wrong answer, and no credit."""
     return _uncredited(replace(miner, standing=scoring.after_wrong(miner.standing, now)))
+
+
+def audit_refused(miner: Miner, now: int) -> Miner:
+    """The sector that was drawn is as its tickets make it, but one of them is not good: no credit for it."""
+    assert miner.draw is not None
+    return with_barred(replace(miner, draw=None, last_audit=now), miner.barred | {miner.draw.sector})
+
+
+def with_barred(miner: Miner, sectors: Collection[int]) -> Miner:
+    """The miner when the tickets in these sectors, and no others, are not good.
+
+    What is not barred any more waits for an audit.
+    """
+    listed = {index for index, _ in miner.listing}
+    barred = frozenset(listed.intersection(sectors))
+    due = miner.audits_due if barred >= miner.barred else max(1, miner.audits_due)
+    return _with_credit(replace(miner, barred=barred, credited=miner.credited - barred, audits_due=due))
 
 
 def _uncredited(miner: Miner) -> Miner:
