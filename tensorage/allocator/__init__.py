@@ -7,6 +7,13 @@
     files.py      sector files: written whole or not at all
     schema.py     the database file: opening, versions, damage
     store.py      rows: sectors, their trees, the signed chain of commitments, quotas
+    slots.py      rows: chunks where a client's shard has the place of filler, and from which commitment on
+    shard_rows.py rows: clients' shards, and until when they are kept
+    shard_files.py files of shards: written whole or not at all, compared with their nodes when read
+    shards.py     taking shards in, giving pieces of them, letting them go: what the miner calls
+    transition.py what has become of a sector between two commitments
+    retrievals.py what clients have fetched
+    together.py   one flush for all who wait for one
     reader.py     one leaf with its proof, in one read of at most 64 KiB
     worker.py     the process that seals and checks sectors
     sealing.py    its supervisor

@@ -20,6 +20,23 @@ class DamagedSectorError(StorageError):
         self.why = why
 
 
+class DamagedShardError(StorageError):
+    """A shard's file is missing, short, unreadable or not what was stored. Its slot ends."""
+
+    def __init__(self, ticket_hash: bytes, path: Path, why: str) -> None:
+        super().__init__(
+            f"the shard of ticket {ticket_hash.hex()} is damaged: {path} {why}",
+            remedy="Its slot is given back; check the disk if this happens often",
+        )
+        self.ticket_hash = ticket_hash
+        self.path = path
+        self.why = why
+
+
+class SupersededError(StorageError):
+    """What was asked for belongs to a commitment that newer ones have taken the place of."""
+
+
 class BusyError(UsageError):
     """Another process is filling the same data directory."""
 

@@ -2,10 +2,12 @@
 
 <root>/sn<netuid>-<hotkey>/                    one directory an identity on each disk
     miner.sqlite                               on the first disk only
-    fill.lock, use.lock, serve.lock            likewise
+    fill.lock, hole.lock, use.lock, serve.lock likewise
     disk.id                                    names the disk, wherever it is mounted
     sectors/<hh>/<index, 16 hex>.sector        hh: the last two digits of the index
     sectors/<hh>/<index, 16 hex>.sealing       not finished, never trusted
+    shards/<hh>/<ticket hash, 64 hex>.shard    hh: the first two digits of the hash
+    shards/<hh>/<ticket hash, 64 hex>.coming   not finished, never trusted
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ from ..seal import Profile
 
 DATABASE = "miner.sqlite"
 FILL_LOCK = "fill.lock"
+HOLE_LOCK = "hole.lock"
 USE_LOCK = "use.lock"
 SERVE_LOCK = "serve.lock"
 DISK_ID = "disk.id"
 SECTORS = "sectors"
 UNFINISHED = ".sealing"
+SHARDS = "shards"
+COMING = ".coming"
 
+_SHARD_NAME = re.compile(r"([0-9a-f]{64})\.(shard|coming)")
 _NAME = re.compile(r"([0-9a-f]{16})\.(sector|sealing)")
 
 
@@ -81,3 +87,17 @@ def parse_sector_path(path: Path) -> tuple[int, bool] | None:
     if match is None:
         return None
     return int(match[1], 16), match[2] == "sector"
+
+
+def shard_path(directory: Path, ticket_hash: bytes) -> Path:
+    """The file of a shard in a data directory."""
+    name = ticket_hash.hex()
+    return directory / SHARDS / name[:2] / f"{name}.shard"
+
+
+def parse_shard_path(path: Path) -> tuple[bytes, bool] | None:
+    """(ticket hash, whether it is finished) of a file that has one of our names; None of any other."""
+    match = _SHARD_NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    return bytes.fromhex(match[1]), match[2] == "shard"

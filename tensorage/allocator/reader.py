@@ -7,9 +7,12 @@ The path of a leaf has four parts:
     8 hashes   from the sector's chunk roots (none for a sector of one chunk): cached
     the rest   from the entries of the commitment: cached
 
-The node over the 16 leaves must be the stored one, the chunk's root the sector's, and the sector's root the
-one committed to. Where one is not, the file is opened anew and read once more (another process may just have
-replaced it); then the sector is quarantined and DamagedSectorError is raised.
+Where a commitment has a slot, the first leaves and their nodes are those of the shard, from its own file;
+what is left of the chunk is the filler in the sector's file. The node over the 16 leaves must be the stored
+one, the chunk's root the sector's, and the sector's root the one committed to. Where one is not, the file is
+opened anew and read once more (another process may just have replaced it); then the sector is quarantined
+and DamagedSectorError is raised, or the shard is given up and DamagedShardError is raised. Filler that was
+punched out under a commitment that has gone meanwhile is no damage.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,9 +31,12 @@ from .. import commitment as commitments
 from .. import merkle, seal
 from ..challenge import Opening
 from ..commitment import Commitment, SignedCommitment
+from ..encoding import HASH_SIZE
 from ..errors import StorageError
-from .errors import DamagedSectorError
-from .store import COMMITMENTS_ANSWERED, LEAVES_PER_GROUP, NODES_SIZE, Store, split
+from . import shard_rows, slots
+from .errors import DamagedSectorError, DamagedShardError, SupersededError
+from .shard_files import WrongBytesError, read_groups
+from .store import COMMITMENTS_ANSWERED, LEAVES_PER_GROUP, NODES_SIZE, Sector, Store, split
 
 GROUP_SIZE = LEAVES_PER_GROUP * seal.LEAF_SIZE
 OPEN_FILES = 128
@@ -83,6 +91,46 @@ class _File:
             os.close(self.fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard that is in a slot."""
+
+    ticket: bytes
+    path: Path
+    directory: Path
+    nodes: bytes
+
+    def group(self, number: int) -> tuple[bytes, list[bytes]]:
+        """16 leaves of it and their hashes, compared with its nodes.
+
+        Raises:
+            DamagedShardError: its file is not what was stored.
+            StorageError: its disk cannot be read.
+        """
+        try:
+            return read_groups(self.path, self.nodes, number, 1)
+        except WrongBytesError as error:
+            if not self.directory.is_dir():
+                raise StorageError(f"disk {self.directory} is not there", remedy="Mount it") from error
+            raise DamagedShardError(self.ticket, self.path, str(error)) from error
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A sector as a commitment has it: the tree over its chunks, and the shards in its slots by chunk."""
+
+    tree: Tree
+    shards: Mapping[int, _Shard]
+
+
+def _superseded(index: int) -> SupersededError:
+    return SupersededError(
+        f"sector {index} has changed since", remedy="Ask for a leaf under one of the newest two commitments"
+    )
+
+
 class Reader:
     """Opens leaves under the newest two commitments of a database. For any number of threads.
 
@@ -93,7 +141,7 @@ class Reader:
         self._store = Store(store.path, store.identity)
         self._profile = store.identity.sectors
         self._files: _Recent[int, _File] = _Recent(OPEN_FILES)
-        self._sectors: _Recent[tuple[int, bytes], Tree] = _Recent(CACHED_SECTORS)
+        self._sectors: _Recent[tuple[int, bytes], _Version] = _Recent(CACHED_SECTORS)
         self._commitments: _Recent[bytes, CommittedReader | None] = _Recent(COMMITMENTS_ANSWERED)
 
     def close(self) -> None:
@@ -126,49 +174,80 @@ class Reader:
 
         Raises:
             DamagedSectorError: the file or its tree is not what was sealed; the sector is quarantined.
-            StorageError: the database, or the disk as a whole, cannot be read.
+            DamagedShardError: the file of the shard there is not what was stored; it is given up.
+            StorageError: the database, or the disk as a whole, cannot be read, or no commitment that is
+                answered has the sector with that root.
         """
         sector = self._store.sector(index)
         if sector is None:
             raise StorageError(f"sector {index} is no longer kept", remedy="A commitment without it follows")
         try:
-            return self._leaf(sector.path, index, root, leaf_number)
-        except DamagedSectorError:
+            return self._leaf(sector, root, leaf_number)
+        except (DamagedSectorError, DamagedShardError):
             self._files.drop(index)
             self._sectors.drop((index, root))
         if not sector.directory.is_dir():
             raise StorageError(f"disk {sector.directory} is not there", remedy="Mount it")
         try:
-            return self._leaf(sector.path, index, root, leaf_number)
+            return self._leaf(sector, root, leaf_number)
         except DamagedSectorError as damaged:
             self._files.drop(index)
+            if self._has_hole(index, leaf_number):
+                raise _superseded(index) from damaged
             self._store.quarantine(index, damaged.why)
             raise
+        except DamagedShardError as damaged:
+            ticket, why, now = damaged.ticket_hash, damaged.why, int(time.time())
+            self._store.write(lambda db: slots.end(db, [ticket], "damaged", why, now))
+            raise
 
-    def _leaf(self, path: Path, index: int, root: bytes, number: int) -> tuple[bytes, list[bytes]]:
+    def _leaf(self, sector: Sector, root: bytes, number: int) -> tuple[bytes, list[bytes]]:
+        path, index = sector.path, sector.index
         chunk, within = divmod(number, seal.LEAVES_PER_CHUNK)
         group, place = divmod(within, LEAVES_PER_GROUP)
-        top = self._sectors.get((index, root), lambda: self._chunk_tree(path, index, root))
+        version = self._sectors.get((index, root), lambda: self._version(path, index, root))
+        shard = version.shards.get(chunk)
         nodes = self._nodes(path, index, chunk)
+        if shard is not None:
+            nodes[: len(shard.nodes) // HASH_SIZE] = split(shard.nodes)
         middle = merkle.levels(nodes)
-        if middle[-1][0] != top[0][chunk]:
+        if middle[-1][0] != version.tree[0][chunk]:
             raise DamagedSectorError(index, path, f"has a damaged row for chunk {chunk}")
-        first = number - place
-        data = self._read(path, index, first * seal.LEAF_SIZE)
-        bottom = merkle.levels(merkle.leaf_hashes(data, seal.LEAF_SIZE))
-        if bottom[-1][0] != nodes[group]:
-            raise DamagedSectorError(
-                index, path, f"has wrong bytes in leaves {first} to {first + LEAVES_PER_GROUP - 1}"
-            )
+        if shard is not None and group < len(shard.nodes) // HASH_SIZE:
+            data, hashes = shard.group(group)
+            bottom = merkle.levels(hashes)
+        else:
+            first = number - place
+            data = self._read(path, index, first * seal.LEAF_SIZE)
+            bottom = merkle.levels(merkle.leaf_hashes(data, seal.LEAF_SIZE))
+            if bottom[-1][0] != nodes[group]:
+                raise DamagedSectorError(
+                    index, path, f"has wrong bytes in leaves {first} to {first + LEAVES_PER_GROUP - 1}"
+                )
         leaf = data[place * seal.LEAF_SIZE : (place + 1) * seal.LEAF_SIZE]
-        siblings = merkle.path_in(bottom, place) + merkle.path_in(middle, group) + merkle.path_in(top, chunk)
-        return leaf, siblings
+        above = merkle.path_in(middle, group) + merkle.path_in(version.tree, chunk)
+        return leaf, merkle.path_in(bottom, place) + above
 
-    def _chunk_tree(self, path: Path, index: int, root: bytes) -> Tree:
-        tree = merkle.levels(split(self._store.chunk_roots(index) or b""))
+    def _version(self, path: Path, index: int, root: bytes) -> _Version:
+        found = self._store.version(index, root)
+        if found is None:
+            raise _superseded(index)
+        tree = merkle.levels(split(found.chunk_roots))
         if len(tree[0]) != self._profile.chunks or tree[-1][0] != root:
             raise DamagedSectorError(index, path, "has chunk roots that are not those of its root")
-        return tree
+        shards = {}
+        for chunk, slot in found.slots.items():
+            row = self._store.read(lambda db, ticket=slot.ticket: shard_rows.find(db, ticket))  # type: ignore[misc]
+            if row is None or row.nodes is None:
+                raise _superseded(index)
+            shards[chunk] = _Shard(slot.ticket, row.path, row.directory, row.nodes)
+        return _Version(tree, shards)
+
+    def _has_hole(self, index: int, number: int) -> bool:
+        """Whether a leaf of a sector's file is punched out, or soon will be."""
+        chunk, within = divmod(number, seal.LEAVES_PER_CHUNK)
+        holes = self._store.read(lambda db: slots.holes_of(db, index))
+        return any(hole.chunk == chunk and within < hole.leaves for hole in holes)
 
     def _nodes(self, path: Path, index: int, chunk: int) -> list[bytes]:
         nodes = self._store.chunk_nodes(index, chunk)

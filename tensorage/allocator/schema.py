@@ -73,10 +73,84 @@ MIGRATIONS = (
         chunks    INTEGER NOT NULL CHECK (chunks >= 0)
     ) STRICT;
     """,
+    """
+    CREATE TABLE shards (
+        ticket    BLOB    PRIMARY KEY CHECK (length(ticket) = 32),  -- its hash
+        signed    BLOB    NOT NULL,       -- the ticket, encoded with its signature
+        validator BLOB    NOT NULL,
+        serial    BLOB    NOT NULL,       -- 8 bytes
+        leaves    INTEGER NOT NULL,
+        expires   INTEGER NOT NULL,       -- seconds since 1970
+        disk      INTEGER NOT NULL REFERENCES disks,
+        state     TEXT    NOT NULL CHECK (state IN ('stored', 'committed', 'trash', 'ended', 'damaged')),
+        changed   INTEGER NOT NULL,       -- when it came into this state, seconds since 1970
+        reason    TEXT    NOT NULL DEFAULT '',
+        stored_ms INTEGER NOT NULL,       -- of the receipt
+        receipt   BLOB    NOT NULL,       -- its signature
+        nodes     BLOB,                   -- at height 4, 32 bytes for 16 leaves; NULL: the file is not needed
+        UNIQUE (validator, serial),
+        CHECK (nodes IS NOT NULL OR state IN ('ended', 'damaged'))
+    ) STRICT;
+    CREATE INDEX shards_live ON shards (validator) WHERE state IN ('stored', 'committed', 'trash');
+    CREATE INDEX shards_by_expiry ON shards (state, expires);
+
+    CREATE TABLE slots (                  -- chunks of which a shard takes the front
+        sector INTEGER NOT NULL,
+        chunk  INTEGER NOT NULL,
+        ticket BLOB    NOT NULL UNIQUE REFERENCES shards,
+        leaves INTEGER NOT NULL,
+        root   BLOB    NOT NULL CHECK (length(root) = 32),  -- of the chunk with the shard in it
+        since  INTEGER,                   -- number of the first commitment with it; NULL: none yet
+        until  INTEGER,                   -- number of the first commitment without it
+        hole   INTEGER NOT NULL DEFAULT 0 CHECK (hole IN (0, 1, 2)),
+        ended  INTEGER NOT NULL DEFAULT 0 CHECK (ended IN (0, 1)),
+        PRIMARY KEY (sector, chunk)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX slots_new ON slots (sector) WHERE since IS NULL;
+    CREATE INDEX slots_whole ON slots (since) WHERE hole < 2 AND ended = 0;
+    CREATE INDEX slots_ended ON slots (sector) WHERE ended = 1;
+
+    CREATE TABLE past_slots (             -- those that no commitment has that is still answered
+        sector INTEGER NOT NULL,
+        chunk  INTEGER NOT NULL,
+        since  INTEGER NOT NULL,
+        until  INTEGER NOT NULL,
+        root   BLOB    NOT NULL,
+        PRIMARY KEY (sector, chunk, since)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE composed (               -- roots, as they are now, of the sectors that have slots
+        sector INTEGER PRIMARY KEY,
+        root   BLOB                       -- NULL: to be made anew
+    ) STRICT;
+
+    CREATE TABLE retrievals (
+        id               INTEGER PRIMARY KEY AUTOINCREMENT,
+        validator        BLOB    NOT NULL,
+        ticket           BLOB    NOT NULL,
+        first            INTEGER NOT NULL,
+        count            INTEGER NOT NULL,
+        nonce_ns         INTEGER NOT NULL,
+        client_signature BLOB    NOT NULL,
+        miner_signature  BLOB    NOT NULL,
+        at               INTEGER NOT NULL -- seconds since 1970
+    ) STRICT;
+    CREATE INDEX retrievals_of ON retrievals (validator, id);
+
+    CREATE TABLE leaving (                -- has a row while the miner takes nothing new
+        one INTEGER PRIMARY KEY CHECK (one = 1)
+    ) STRICT;
+    """,
 )
 VERSION = len(MIGRATIONS)
 
 _WIPE = (
+    "DELETE FROM slots",
+    "DELETE FROM past_slots",
+    "DELETE FROM composed",
+    "DELETE FROM shards",
+    "DELETE FROM retrievals",
+    "DELETE FROM leaving",
     "DELETE FROM committed",
     "DELETE FROM chunks",
     "DELETE FROM sectors",

@@ -20,17 +20,16 @@ from .. import merkle
 from ..commitment import Commitment, Entry, SignedCommitment, first_commitment, next_commitment
 from ..encoding import HASH_SIZE
 from ..hashchain import Sign
-from . import locks, schema
+from . import locks, schema, slots
 from .layout import Identity, sector_path
+from .slots import COMMITMENTS_ANSWERED, GROUP_HEIGHT, LEAVES_PER_GROUP, Pending, Slot, split
 
 State = Literal["planned", "sealed", "quarantined"]
 
-#: Height of the nodes that are kept: a node covers 16 leaves, 64 KiB, which is what one read fetches.
-GROUP_HEIGHT = 4
-LEAVES_PER_GROUP = 1 << GROUP_HEIGHT
+__all__ = ["COMMITMENTS_ANSWERED", "GROUP_HEIGHT", "LEAVES_PER_GROUP", "split"]  # of slots.py
+
 GROUPS_PER_CHUNK = 64
 NODES_SIZE = GROUPS_PER_CHUNK * HASH_SIZE  # bytes a chunk
-COMMITMENTS_ANSWERED = 2
 
 T = TypeVar("T")
 
@@ -63,6 +62,19 @@ class Counts:
     planned: int = 0
     sealed: int = 0
     quarantined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A sector as a commitment has it.
+
+    Attributes:
+        chunk_roots: 32 bytes a chunk.
+        slots: by their chunk; the other chunks are filler.
+    """
+
+    chunk_roots: bytes
+    slots: Mapping[int, Slot]
 
 
 class Store:
@@ -105,11 +117,13 @@ class Store:
     ) -> None:
         self.close()
 
-    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work`, which reads, with the connection."""
         with self._lock, schema.storage_errors(self.path):
             return work(self._db)
 
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` in one transaction."""
         with self._lock, schema.storage_errors(self.path), schema.transaction(self._db):
             return work(self._db)
 
@@ -117,13 +131,13 @@ class Store:
 
     def disks(self) -> dict[str, Path]:
         """The disks that sectors were placed on: their ids and where their data directories were last."""
-        return self._read(
+        return self.read(
             lambda db: {id: Path(place) for id, place in db.execute("SELECT id, directory FROM disks")}
         )
 
     def record_disks(self, directories: Mapping[str, Path]) -> None:
         """Note where disks are now: the data directory of each disk id."""
-        self._write(
+        self.write(
             lambda db: db.executemany(
                 "INSERT INTO disks (id, directory) VALUES (?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET directory = excluded.directory "
@@ -140,7 +154,7 @@ class Store:
             "SELECT sector, directory, state, root, reason FROM sectors JOIN disks USING (disk) "
             "WHERE :state IS NULL OR state = :state ORDER BY sector"
         )
-        return self._read(lambda db: [_sector(row) for row in db.execute(query, {"state": state})])
+        return self.read(lambda db: [_sector(row) for row in db.execute(query, {"state": state})])
 
     def sector(self, index: int) -> Sector | None:
         """One sector."""
@@ -148,12 +162,12 @@ class Store:
             "SELECT sector, directory, state, root, reason FROM sectors JOIN disks USING (disk) "
             "WHERE sector = ?"
         )
-        row = self._read(lambda db: db.execute(query, (index,)).fetchone())
+        row = self.read(lambda db: db.execute(query, (index,)).fetchone())
         return _sector(row) if row else None
 
     def counts(self) -> Counts:
         """How many sectors are in each state."""
-        return self._read(
+        return self.read(
             lambda db: Counts(**dict(db.execute("SELECT state, count(*) FROM sectors GROUP BY state")))
         )
 
@@ -168,7 +182,7 @@ class Store:
                 places,
             )
 
-        self._write(work)
+        self.write(work)
 
     def record_sealed(self, index: int, nodes: bytes) -> bytes:
         """Note that a sector of the plan is on disk, whole and flushed; returns its root.
@@ -199,13 +213,14 @@ class Store:
                 "INSERT INTO chunks VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET nodes = excluded.nodes",
                 [(index * chunks + chunk, part) for chunk, part in enumerate(parts)],
             )
+            slots.resealed(db, index)
 
-        self._write(work)
+        self.write(work)
         return root
 
     def quarantine(self, index: int, reason: str) -> bool:
         """Stop trusting a sealed sector; False when it was not sealed."""
-        return self._write(
+        return self.write(
             lambda db: (
                 db.execute(
                     "UPDATE sectors SET state = 'quarantined', reason = ? "
@@ -216,26 +231,38 @@ class Store:
             )
         )
 
-    def forget(self, indices: Iterable[int]) -> None:
-        """Drop sectors and their trees. Their files go afterwards, never before."""
+    def forget(self, indices: Iterable[int]) -> list[int]:
+        """Drop sectors and their trees; returns which were dropped. Their files go afterwards, never before.
+
+        A sector with slots stays.
+        """
         chunks = self.identity.sectors.chunks
 
-        def work(db: sqlite3.Connection) -> None:
-            for index in indices:
+        def work(db: sqlite3.Connection) -> list[int]:
+            kept = slots.sectors_with_slots(db)
+            dropped = [index for index in indices if index not in kept]
+            for index in dropped:
+                db.execute("DELETE FROM composed WHERE sector = ?", (index,))
                 db.execute("DELETE FROM sectors WHERE sector = ?", (index,))
                 db.execute(
                     "DELETE FROM chunks WHERE id BETWEEN ? AND ?", (index * chunks, (index + 1) * chunks - 1)
                 )
+            return dropped
 
-        self._write(work)
+        return self.write(work)
 
     def entries(self) -> list[Entry]:
-        """(index, root) of the sealed sectors in ascending index: what a commitment now would say."""
-        return self._read(_entries)
+        """(index, root) of the sealed sectors in ascending index: what a commitment now would say.
+
+        The roots are those with the slots.
+        """
+        if self.read(slots.stale):
+            self.write(slots.refresh)
+        return self.read(_entries)
 
     def chunk_roots(self, index: int) -> bytes | None:
-        """The roots of a sector's chunks, 32 bytes each, in order; None when it was never sealed."""
-        row = self._read(
+        """The roots of a sector's chunks of filler, 32 bytes each; None when it was never sealed."""
+        row = self.read(
             lambda db: db.execute("SELECT chunk_roots FROM sectors WHERE sector = ?", (index,)).fetchone()
         )
         return row[0] if row else None
@@ -243,7 +270,7 @@ class Store:
     def chunk_nodes(self, index: int, chunk: int) -> bytes | None:
         """The 64 stored nodes at height 4 of one chunk, 2 KiB; None when there is no row."""
         key = index * self.identity.sectors.chunks + chunk
-        row = self._read(lambda db: db.execute("SELECT nodes FROM chunks WHERE id = ?", (key,)).fetchone())
+        row = self.read(lambda db: db.execute("SELECT nodes FROM chunks WHERE id = ?", (key,)).fetchone())
         return row[0] if row else None
 
     def nodes(self, index: int) -> list[bytes]:
@@ -251,14 +278,15 @@ class Store:
         chunks = self.identity.sectors.chunks
         query = "SELECT nodes FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id"
         bounds = (index * chunks, (index + 1) * chunks - 1)
-        return self._read(lambda db: [row[0] for row in db.execute(query, bounds)])
+        return self.read(lambda db: [row[0] for row in db.execute(query, bounds)])
 
     # Commitments
 
     def commit(self, sign: Sign, block_number: int) -> SignedCommitment | None:
-        """Append a signed commitment to what is sealed now; None when nothing is, or nothing has changed.
+        """Append a signed commitment to what there is now; None when nothing is, or nothing has changed.
 
-        Its block is never before that of the commitment it follows.
+        Its block is never before that of the commitment it follows. Slots that linger (`Pending`) are reason
+        enough for one that says the same as the last: they go when the one before the last does.
 
         Args:
             sign: signs with the miner's hotkey.
@@ -266,6 +294,7 @@ class Store:
         """
 
         def work(db: sqlite3.Connection) -> SignedCommitment | None:
+            slots.refresh(db)
             entries = _entries(db)
             newest = _commitment(db, self.identity)
             if not entries:
@@ -279,7 +308,8 @@ class Store:
                 last = newest.commitment
                 new = next_commitment(last, entries, max(block_number, last.block_number))
                 new = replace(new, profile=who.profile)
-                if (new.capacity_root, new.profile) == (last.capacity_root, last.profile):
+                same = (new.capacity_root, new.profile) == (last.capacity_root, last.profile)
+                if same and slots.pending(db, last.seq) == Pending(0, 0, 0):
                     return None
             signed = SignedCommitment(new, sign(new.hash))
             db.execute(
@@ -299,17 +329,18 @@ class Store:
                 "INSERT INTO committed VALUES (?, ?, ?)", [(new.seq, index, root) for index, root in entries]
             )
             db.execute("DELETE FROM committed WHERE seq <= ?", (new.seq - COMMITMENTS_ANSWERED,))
+            slots.commit(db, new.seq)
             return signed
 
-        return self._write(work)
+        return self.write(work)
 
     def commitment(self, seq: int | None = None) -> SignedCommitment | None:
         """The newest commitment, or the one with that number; None when there is none."""
-        return self._read(lambda db: _commitment(db, self.identity, seq=seq))
+        return self.read(lambda db: _commitment(db, self.identity, seq=seq))
 
     def commitment_by_hash(self, hash: bytes) -> SignedCommitment | None:
         """The commitment with that hash."""
-        return self._read(lambda db: _commitment(db, self.identity, hash=hash))
+        return self.read(lambda db: _commitment(db, self.identity, hash=hash))
 
     def listing(self, seq: int, *, start: int = 0, limit: int | None = None) -> list[Entry]:
         """Entries of one of the newest two commitments, in ascending index; of an older one, none.
@@ -320,7 +351,53 @@ class Store:
         """
         query = "SELECT sector, root FROM committed WHERE seq = ? ORDER BY sector LIMIT ? OFFSET ?"
         most = -1 if limit is None else limit
-        return self._read(lambda db: db.execute(query, (seq, most, start)).fetchall())
+        return self.read(lambda db: db.execute(query, (seq, most, start)).fetchall())
+
+    def pending(self) -> Pending:
+        """What commitments have still to do for slots."""
+
+        def work(db: sqlite3.Connection) -> Pending:
+            newest = _commitment(db, self.identity)
+            return slots.pending(db, newest.commitment.seq if newest else 0)
+
+        return self.read(work)
+
+    # Slots
+
+    def committed_chunk_roots(self, index: int, seq: int | None = None) -> bytes | None:
+        """The roots of a sector's chunks under a commitment, 32 bytes each: a shard's where it has a slot.
+
+        Args:
+            seq: the newest by default; the last `slots.COMMITMENTS_KNOWN` are known.
+
+        Returns:
+            None when the sector was never sealed, or the commitment is none, or too old.
+        """
+
+        def work(db: sqlite3.Connection) -> bytes | None:
+            newest = _commitment(db, self.identity)
+            last = newest.commitment.seq if newest else 0
+            asked = last if seq is None else seq
+            if not max(0, last - slots.COMMITMENTS_KNOWN) < asked <= last:
+                return None if seq is not None else slots.chunk_roots_at(db, index, 0)
+            return slots.chunk_roots_at(db, index, asked)
+
+        return self.read(work)
+
+    def version(self, index: int, root: bytes) -> Version | None:
+        """What a sector with that root is, under a commitment that is answered; None where none has it."""
+
+        def work(db: sqlite3.Connection) -> Version | None:
+            row = db.execute(
+                "SELECT seq FROM committed WHERE sector = ? AND root = ? ORDER BY seq DESC LIMIT 1",
+                (index, root),
+            ).fetchone()
+            if row is None:
+                return None
+            roots = slots.chunk_roots_at(db, index, row[0]) or b""
+            return Version(roots, {slot.chunk: slot for slot in slots.slots_at(db, index, row[0])})
+
+        return self.read(work)
 
     # Quotas
 
@@ -331,11 +408,11 @@ class Store:
             db.execute("DELETE FROM quotas")
             db.executemany("INSERT INTO quotas VALUES (?, ?)", quotas.items())
 
-        self._write(work)
+        self.write(work)
 
     def partition(self) -> dict[str, int]:
         """The validators' quotas: SS58 -> chunks."""
-        return self._read(
+        return self.read(
             lambda db: dict(db.execute("SELECT validator, chunks FROM quotas ORDER BY validator"))
         )
 
@@ -345,18 +422,17 @@ def chunk_root(nodes: bytes) -> bytes:
     return merkle.root(split(nodes))
 
 
-def split(hashes: bytes) -> list[bytes]:
-    """Concatenated hashes one by one."""
-    return [hashes[start : start + HASH_SIZE] for start in range(0, len(hashes), HASH_SIZE)]
-
-
 def _sector(row: Sequence[object]) -> Sector:
     index, directory, state, root, reason = row
     return Sector(index, Path(str(directory)), state, root, reason)  # type: ignore[arg-type]  # CHECKed columns
 
 
 def _entries(db: sqlite3.Connection) -> list[Entry]:
-    return db.execute("SELECT sector, root FROM sectors WHERE state = 'sealed' ORDER BY sector").fetchall()
+    query = (
+        "SELECT sector, coalesce(composed.root, sectors.root) FROM sectors LEFT JOIN composed USING (sector) "
+        "WHERE state = 'sealed' ORDER BY sector"
+    )
+    return db.execute(query).fetchall()
 
 
 def _commitment(
