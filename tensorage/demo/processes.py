@@ -100,21 +100,27 @@ class Processes:
             if child.process.poll() not in (None, 0):
                 raise child.ended()
 
+    def end(self, child: Child, how: signal.Signals, seconds: float = STOP_SECONDS) -> None:
+        """End one child's group by a signal, by SIGKILL what is left of it, and watch over it no more."""
+        self._children.remove(child)
+        _end([child], how, seconds)
+
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End every process group that is left; returns when none is."""
         with _deaf():
-            self._stop(seconds)
+            _end(self._children, signal.SIGTERM, seconds)
+            self._children.clear()
 
-    def _stop(self, seconds: float) -> None:
-        for child in self._children:
-            _signal(child, signal.SIGTERM)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and any(_group_lives(child) for child in self._children):
-            time.sleep(_POLL_SECONDS)
-        for child in self._children:
-            _signal(child, signal.SIGKILL)
-            child.process.wait()
-        self._children.clear()
+
+def _end(children: Sequence[Child], how: signal.Signals, seconds: float) -> None:
+    for child in children:
+        _signal(child, how)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(_group_lives(child) for child in children):
+        time.sleep(_POLL_SECONDS)
+    for child in children:
+        _signal(child, signal.SIGKILL)
+        child.process.wait()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .cast import MINERS, VALIDATOR_STAKES, VALIDATORS, Miner
 from .processes import Child, Processes
 
 NAMES = (*VALIDATORS, *(miner.name for miner in MINERS))
+STAKES = dict(zip(VALIDATORS, VALIDATOR_STAKES, strict=True))
 NETUID = 1
 FUNDS = 50.0  # TAO for a registration, and what the faucet likes to leave an account
 HOTKEY = "default"
@@ -109,12 +110,13 @@ async def wait_for(what: str, ready: Callable[[], bool], processes: Processes, d
         await anyio.sleep(_POLL_SECONDS)
 
 
-async def register(stage: Stage) -> dict[str, int]:
+async def register(
+    stage: Stage, names: Sequence[str] = NAMES, stakes: Mapping[str, float] = STAKES
+) -> dict[str, int]:
     """Register every neuron and stake for the validators; name to uid. The wallets must be there."""
-    stakes = dict(zip(VALIDATORS, VALIDATOR_STAKES, strict=True))
     uids: dict[str, int] = {}
     async with faucet.client(stage.devnet) as chain:
-        wallets = {name: faucet.open_wallet(name, HOTKEY, stage.wallets, create=False) for name in NAMES}
+        wallets = {name: faucet.open_wallet(name, HOTKEY, stage.wallets, create=False) for name in names}
         # The faucet's transfers follow one another, as those of any one account must.
         for name, wallet in wallets.items():
             await faucet.fund(chain, wallet.coldkeypub.ss58_address, FUNDS + stakes.get(name, 0))
@@ -130,9 +132,9 @@ async def register(stage: Stage) -> dict[str, int]:
     return uids
 
 
-def make_wallets(stage: Stage) -> None:
+def make_wallets(stage: Stage, names: Sequence[str] = NAMES) -> None:
     """Make a wallet, without a password, for every neuron."""
-    for name in NAMES:
+    for name in names:
         faucet.open_wallet(name, HOTKEY, stage.wallets, create=True)
 
 
