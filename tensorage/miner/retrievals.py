@@ -18,30 +18,32 @@ from .. import keyauth
 from ..errors import StorageError
 from ..hashchain import Sign
 from ..service.duty import FAILURES, repeat
-from ..ticket import Retrieval, piece_path
+from ..ticket import Retrieval, Ticket, piece_path
 from ..transport.axon import Client
 
 log = logging.getLogger(__name__)
 
 EVERY = 0.5  # seconds
-#: Records that are written in one transaction, and that wait at most: a disk that takes none for so long has
-#: other troubles.
+#: Records that are signed and written in one go, and that wait at most: a disk that takes none for so long
+#: has other troubles.
 BATCH = 512
 MOST_WAITING = 20_000
 
-Noted = tuple[Client, Retrieval]
+#: A client's own record, and the public key of the validator whose ticket it is about.
+Noted = tuple[Client, Retrieval, bytes]
+Record = tuple[Retrieval, bytes]
 
 
 class Retrievals:
     """Notes retrievals, and writes them down. For one event loop.
 
     Args:
-        write: keeps records, in one transaction; called in a thread.
+        write: keeps records, each with the public key of the ticket's validator; called in a thread.
         miner: our public key.
         sign: signs with the miner's hotkey.
     """
 
-    def __init__(self, write: Callable[[Sequence[Retrieval]], None], *, miner: bytes, sign: Sign) -> None:
+    def __init__(self, write: Callable[[Sequence[Record]], None], *, miner: bytes, sign: Sign) -> None:
         self._write = write
         self._miner = miner
         self._sign = sign
@@ -49,15 +51,15 @@ class Retrievals:
         self._left_out = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retrievals")
 
-    def note(self, ticket_hash: bytes, first: int, count: int, client: Client) -> None:
+    def note(self, ticket: Ticket, first: int, count: int, client: Client) -> None:
         """A piece was read for a client that signed with a key; the reads of hotkeys do not count."""
         if client.signature is None:
             return
         if len(self._waiting) >= MOST_WAITING:
             self._left_out += 1
             return
-        retrieval = Retrieval(ticket_hash, first, count, client.nonce_ns, client.signature, b"")
-        self._waiting.append((client, retrieval))
+        retrieval = Retrieval(ticket.hash, first, count, client.nonce_ns, client.signature, b"")
+        self._waiting.append((client, retrieval, ticket.validator))
 
     async def run(self) -> None:
         """Write for ever."""
@@ -77,8 +79,11 @@ class Retrievals:
         return EVERY
 
     def _record(self, batch: Sequence[Noted]) -> None:
-        asked = [retrieval for client, retrieval in batch if self._asked(client, retrieval)]
-        signed = [replace(retrieval, miner_signature=self._sign(retrieval.hash)) for retrieval in asked]
+        signed = [
+            (replace(retrieval, miner_signature=self._sign(retrieval.hash)), validator)
+            for client, retrieval, validator in batch
+            if self._asked(client, retrieval)
+        ]
         if signed:
             self._write(signed)
 

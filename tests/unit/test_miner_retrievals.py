@@ -41,7 +41,7 @@ class Disk:
 
     @property
     def records(self) -> list:
-        return [record for batch in self.batches for record in batch]
+        return [record for batch in self.batches for record, _ in batch]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def until(holds) -> None:
 async def test_a_read_is_recorded_so_that_both_signatures_can_be_checked(recording):
     kept, disk = recording
     for nonce in range(600):  # more than a batch
-        kept.note(TICKET.hash, 32, 16, asked(nonce, 32))
+        kept.note(TICKET, 32, 16, asked(nonce, 32))
     assert disk.batches == []  # nothing of it on the event loop
     await until(lambda: len(disk.records) == 600)
     assert len(disk.batches) == 2
@@ -78,10 +78,10 @@ async def test_a_read_is_recorded_so_that_both_signatures_can_be_checked(recordi
 
 async def test_what_a_client_did_not_sign_in_the_one_spelling_is_not_recorded(recording):
     kept, disk = recording
-    kept.note(TICKET.hash, 0, 16, asked(1, path=piece_path(TICKET.hash, 0, 16) + "&x=1"))
-    kept.note(TICKET.hash, 0, 16, asked(2, 16, 16))
-    kept.note(TICKET.hash, 0, 16, Client("hotkey", MINER.public_key, MINER.ss58, 3, None))
-    kept.note(TICKET.hash, 0, 16, asked(4))
+    kept.note(TICKET, 0, 16, asked(1, path=piece_path(TICKET.hash, 0, 16) + "&x=1"))
+    kept.note(TICKET, 0, 16, asked(2, 16, 16))
+    kept.note(TICKET, 0, 16, Client("hotkey", MINER.public_key, MINER.ss58, 3, None))
+    kept.note(TICKET, 0, 16, asked(4))
     await until(lambda: disk.batches)
     assert [record.nonce_ns for record in disk.records] == [4]
 
@@ -89,9 +89,9 @@ async def test_what_a_client_did_not_sign_in_the_one_spelling_is_not_recorded(re
 async def test_a_full_disk_loses_no_record_and_an_end_writes_the_last(recording):
     kept, disk = recording
     disk.full = True
-    kept.note(TICKET.hash, 0, 16, asked(1))
+    kept.note(TICKET, 0, 16, asked(1))
     await asyncio.sleep(0.1)
-    kept.note(TICKET.hash, 0, 16, asked(2))
+    kept.note(TICKET, 0, 16, asked(2))
     disk.full = False
     await until(lambda: len(disk.records) == 2)
     assert [record.nonce_ns for record in disk.records] == [1, 2]
@@ -100,7 +100,7 @@ async def test_a_full_disk_loses_no_record_and_an_end_writes_the_last(recording)
 async def test_an_orderly_end_writes_what_was_noted_last():
     disk = Disk()
     kept = Retrievals(disk.write, miner=MINER.public_key, sign=MINER.sign)
-    kept.note(TICKET.hash, 0, 16, asked(1))
+    kept.note(TICKET, 0, 16, asked(1))
     kept.close()
     assert [record.nonce_ns for record in disk.records] == [1]
 
@@ -109,6 +109,6 @@ async def test_what_waits_is_bounded(monkeypatch, recording):
     kept, disk = recording
     monkeypatch.setattr(retrievals, "MOST_WAITING", 3)
     for nonce in range(10):
-        kept.note(TICKET.hash, 0, 16, asked(nonce))
+        kept.note(TICKET, 0, 16, asked(nonce))
     await until(lambda: disk.batches)
     assert len(disk.records) == 3
