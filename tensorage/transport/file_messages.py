@@ -91,7 +91,7 @@ FileId = Annotated[
 Ss58 = Annotated[str, Field(max_length=64), AfterValidator(_ss58)]
 Ip = Annotated[str, Field(max_length=64), AfterValidator(_ip)]
 Port = Annotated[int, Field(ge=1, lt=1 << 16)]
-Leaves = Annotated[int, AfterValidator(_shard_leaves)]
+Leaves = Annotated[int, Field(ge=shard.LEAST_LEAVES, le=shard.MOST_LEAVES), AfterValidator(_shard_leaves)]
 Text = Annotated[str, Field(max_length=200)]
 U16 = Annotated[int, Field(ge=0, lt=1 << 16)]
 ChunkNumber = Annotated[int, Field(ge=0, lt=MOST_CHUNKS)]
