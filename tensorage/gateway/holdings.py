@@ -13,8 +13,9 @@ from ..errors import RequestError
 from ..hashchain import Sign
 from ..ticket import SignedTicket, Stored
 from . import rows
+from .files import add_shard, set_removing, shard_of, stripe_of
 from .rows import FileRow, ShardRow, StripeRow, Wanted
-from .uploads import UploadRows, add_shard, set_removing, shard_of, stripe_of
+from .uploads import UploadRows
 
 _SHARD = rows.columns(ShardRow, "shards")
 _FILE = rows.columns(FileRow, "files")

@@ -172,11 +172,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """Something that a miner must still be told about one shard."""
+    """Something that a miner must still be told about one shard.
+
+    Attributes:
+        stored_ms: of its receipt, None when it gave none: it may still get the shard.
+        tells: how often it was told in vain.
+    """
 
     ticket: bytes
     hotkey: str
-    expires: int
+    stored_ms: int | None
     tells: int
 
 

@@ -15,12 +15,13 @@ import sqlite3
 from pathlib import Path
 
 from . import rows
+from .files import drop_file
 from .holdings import HoldingRows
 from .people import AccountRows
 from .rows import Errand
 from .schema import Issuer
 from .serving import DAY, ServingRows, forget_serving
-from .uploads import STALLED_SECONDS, drop_file
+from .uploads import STALLED_SECONDS
 
 #: The longest wait before a miner is told again; rows of what is gone are kept for so long.
 LONGEST_WAIT = DAY
