@@ -15,6 +15,7 @@ from itertools import groupby
 from .. import seal
 from ..validator import scoring
 from . import rows
+from .rows import ShardRow
 from .schema import Database
 
 DAY = 86400
@@ -133,6 +134,37 @@ class ServingRows(Database):
             ).fetchall()
         )
         return [rows.read(Fetch, row) for row in found]
+
+    def holders(self) -> list[str]:
+        """Hotkeys (SS58) of miners with stored shards of complete files."""
+        found = self._read(
+            lambda db: db.execute(
+                "SELECT DISTINCT hotkey FROM shards JOIN files ON files.id = shards.file"
+                " WHERE shards.state = 'stored' AND files.state = 'stored'"
+            ).fetchall()
+        )
+        return [row["hotkey"] for row in found]
+
+    def any_shard(self, hotkey: str, share: float) -> ShardRow | None:
+        """One of the stored shards of complete files that a miner has.
+
+        Args:
+            share: which, from 0 for the first up to, but without, 1.
+        """
+        where = (
+            "FROM shards JOIN files ON files.id = shards.file"
+            " WHERE shards.hotkey = ? AND shards.state = 'stored' AND files.state = 'stored'"
+        )
+
+        def work(db: sqlite3.Connection) -> ShardRow | None:
+            count = db.execute(f"SELECT count(*) {where}", (hotkey,)).fetchone()[0]
+            row = db.execute(
+                f"SELECT {rows.columns(ShardRow, 'shards')} {where} LIMIT 1 OFFSET ?",
+                (hotkey, int(share * count)),
+            ).fetchone()
+            return rows.read(ShardRow, row) if row else None
+
+        return self._read(work)
 
     def tallies(self, now: int) -> dict[str, Tally]:
         """What each miner has served lately, by hotkey."""

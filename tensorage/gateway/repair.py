@@ -1,0 +1,228 @@
+"""Repair: shards that are lost are made anew on other miners, and shards of miners that leave are moved.
+
+    lost     no miner has it: made anew as soon as there is a miner for it
+    failed   its miner does not answer: made anew when the stripe is below its threshold, K + ceil(M / 2)
+    leaving  its miner says that it leaves: copied to another one first, and only then removed there
+
+Rules. One stripe at a time, a few shards of it at a time. The ticket of a new shard is in the database before
+its miner hears of it; with the miner's receipt it takes the old one's place in one transaction, which also
+notes that the old miner is to be told. So whenever the process is killed the stripe is as good as before, the
+next attempt goes on, and a ticket that was not used is taken back. What cannot be done is tried again later
+and later.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from .. import shard
+from ..errors import ProofError, RequestError
+from ..transport.dendrite import PeerError
+from .care import Care
+from .placement import Candidate, Taken, choose, network_of
+from .rebuild import RebuildError, copy, layered, rebuild
+from .rows import FileRow, StripeRow, Wanted
+
+log = logging.getLogger(__name__)
+
+#: Shards that are made at a time: what is held of them in memory.
+AT_ONCE = 4
+STRIPES = 64
+#: Rounds for which a miner that did not take a shard gets no other.
+SHUN_ROUNDS = 12.0
+_LONGEST_ROUNDS = 288.0
+_UPLOAD_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A shard that gets another miner. `leaves` is the hotkey of one that has it still, and leaves."""
+
+    number: int
+    to: Candidate
+    leaves: str | None = None
+
+
+def plan(
+    stripe: StripeRow,
+    candidates: Sequence[Candidate],
+    leaving: Collection[str],
+    network: Callable[[str], str],
+    seed: bytes,
+) -> list[Move]:
+    """What is to be done for a stripe, most urgent first, as far as there are miners for it. Pure.
+
+    Args:
+        leaving: hotkeys (SS58) of miners that leave.
+        network: of a hotkey; empty when it has none.
+        seed: see `placement.choose`.
+    """
+    stored = {row.number: row for row in stripe.shards if row.state == "stored"}
+    ailing = stripe.healthy < stripe.threshold
+    failed = [number for number, row in stored.items() if ailing and row.health == "failed"]
+    moving = [number for number, row in stored.items() if row.hotkey in leaving and number not in failed]
+    numbers = [*stripe.missing, *failed, *moving]
+    staying = [row for number, row in stored.items() if number not in set(numbers)]
+    taken = [Taken(row.coldkey, network(row.hotkey)) for row in staying]
+    known = {row.hotkey for row in stripe.shards} | set(leaving)
+    fit = [candidate for candidate in candidates if candidate.hotkey not in known]
+    chosen = choose(fit, taken, len(numbers), seed)
+    return [
+        Move(number, to, stored[number].hotkey if number in moving else None)
+        for number, to in zip(numbers, chosen, strict=False)
+    ]
+
+
+class Repairer:
+    """Repairs what needs it, for ever."""
+
+    def __init__(self, care: Care) -> None:
+        self._care = care
+        self._shunned: dict[str, float] = {}
+        self._later: dict[tuple[bytes, int], _Wait] = {}
+
+    async def run(self) -> float:
+        """Repair what is due; the seconds until the next look.
+
+        Raises:
+            StaleChainError: it is not known who is registered.
+        """
+        care = self._care
+        rest = max(care.settings.repair_pause, care.settings.round_seconds / 10)
+        for stripe in await self._due():
+            if await self._try(stripe):
+                rest = care.settings.repair_pause
+        return rest
+
+    async def _due(self) -> list[StripeRow]:
+        care, now = self._care, self._care.clock()
+        stripes = await care.db(care.store.stripes_to_repair, STRIPES + len(self._later))
+        due = {(stripe.file.id, stripe.number): stripe for stripe in stripes}
+        for hotkey in care.market.leaving():
+            for stripe in await care.db(care.store.stripes_of_miner, hotkey, STRIPES + len(self._later)):
+                due.setdefault((stripe.file.id, stripe.number), stripe)
+        known = self._later
+        self._later = {key: wait for key, wait in known.items() if key in due}
+        return [
+            stripe for key, stripe in due.items() if key not in self._later or self._later[key].until <= now
+        ]
+
+    async def _try(self, stripe: StripeRow) -> bool:
+        """Do what can be done for a stripe now; whether anything was."""
+        care, key = self._care, (stripe.file.id, stripe.number)
+        if stripe.file.expires <= care.clock():
+            return False
+        moves = plan(
+            stripe, self._candidates(), care.market.leaving(), self._network, secrets.token_bytes(32)
+        )
+        done = 0
+        try:
+            for at in range(0, len(moves), AT_ONCE):
+                done += await self._move(stripe, moves[at : at + AT_ONCE])
+        except RebuildError as error:
+            self._put_off(key, error.message)
+        except RequestError as error:  # the file is gone meanwhile, or its ticket
+            log.debug("repair given up file=%s reason=%r", stripe.file.id.hex(), error.message)
+        else:
+            if done:
+                self._later.pop(key, None)
+            else:
+                self._put_off(key, "" if moves else "there is no miner for it")
+        return done > 0
+
+    async def _move(self, stripe: StripeRow, moves: Sequence[Move]) -> int:
+        care = self._care
+        shards: dict[int, bytearray] = {}
+        for move in moves:
+            if move.leaves is not None:
+                row = next(
+                    row for row in stripe.shards if row.number == move.number and row.state == "stored"
+                )
+                copied = await copy(care, stripe, row) if row.health != "failed" else None
+                if copied is not None:
+                    shards[move.number] = copied
+        missing = [move.number for move in moves if move.number not in shards]
+        if missing:
+            shards |= await rebuild(care, stripe, missing)
+        done = 0
+        for move in moves:
+            done += await self._bring(stripe, move, shards.pop(move.number))
+        return done
+
+    async def _bring(self, stripe: StripeRow, move: Move, inner: bytearray) -> bool:
+        """Put a shard onto its new miner; whether it took it.
+
+        Raises:
+            RequestError: the shard is not wanted any more.
+        """
+        care, store, file = self._care, self._care.store, stripe.file
+        neuron = care.neuron(move.to.hotkey)
+        if neuron is None:
+            return False
+        async with care.quiet.aside():
+            data, root = await care.compute(_layered, file, stripe.number, move, inner)
+        wanted = Wanted(move.number, move.to.hotkey, root)
+        signed = await care.db(
+            store.issue_repair,
+            file.id,
+            stripe.number,
+            stripe.leaves,
+            wanted,
+            move.to.coldkey,
+            care.sign,
+            care.now(),
+        )
+        try:
+            async with care.quiet.aside():
+                stored = await care.calls.put_shard(neuron, signed, data, deadline=_UPLOAD_SECONDS)
+                await care.compute(stored.check, neuron.public_key, care.verify)
+        except (PeerError, ProofError) as error:
+            self._shunned[move.to.hotkey] = care.clock() + SHUN_ROUNDS * care.settings.round_seconds
+            log.info("a miner did not take a shard hotkey=%s reason=%r", move.to.hotkey, error.message)
+            return False
+        await care.db(store.replace_shard, file.id, stripe.number, move.number, signed, stored, care.now())
+        log.info(
+            "shard %s file=%s stripe=%d number=%d to=%s",
+            "moved" if move.leaves else "repaired",
+            file.id.hex(),
+            stripe.number,
+            move.number,
+            move.to.hotkey,
+        )
+        return True
+
+    def _candidates(self) -> list[Candidate]:
+        now = self._care.clock()
+        self._shunned = {hotkey: until for hotkey, until in self._shunned.items() if until > now}
+        return [one for one in self._care.market.candidates() if one.hotkey not in self._shunned]
+
+    def _network(self, hotkey: str) -> str:
+        neuron = self._care.neuron(hotkey)
+        return network_of(neuron.endpoint.ip) if neuron is not None and neuron.endpoint is not None else ""
+
+    def _put_off(self, key: tuple[bytes, int], reason: str) -> None:
+        """Try a stripe again later; the wait doubles."""
+        before = self._later.get(key, _Wait(0, 0.0, ""))
+        rounds = min(_LONGEST_ROUNDS, math.ldexp(1.0, min(before.times, 16)))
+        until = self._care.clock() + rounds * self._care.settings.round_seconds
+        if reason and reason != before.reason:
+            log.warning("stripe not repaired file=%s stripe=%d reason=%r", key[0].hex(), key[1], reason)
+        self._later[key] = _Wait(before.times + 1, until, reason or before.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """How often a stripe was tried in vain, until when it waits, and why."""
+
+    times: int
+    until: float
+    reason: str
+
+
+def _layered(file: FileRow, stripe: int, move: Move, inner: bytearray) -> tuple[bytes, bytes]:
+    data = layered(file, stripe, move.number, move.to.hotkey, inner)
+    return data, shard.shard_root(data)
