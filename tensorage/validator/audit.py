@@ -1,12 +1,13 @@
 """Seal audits: that what a miner keeps are the sealed bytes, and not others that it committed to.
 
 Rules. A sector is drawn with a block that is younger than our first sight of the commitment, among what waits
-for credit, or else among all; the draw is written down before the miner hears of it and stands until it is
-answered. Its chunk roots must lead to the committed sector root, and be those that sealing gives. Sealing
-takes seconds of a core, so there is a budget: what waits for credit comes first, but every third audit is of
-what was checked longest ago, so that no flood of new sectors ends the steady ones. Who does not show its
-chunk roots costs none of it, and is asked less and less often. A difference is sealed once more before it is
-called fraud: a bit of our own memory may have flipped.
+for credit, or else among all that has it; the draw is written down before the miner hears of it and stands
+until it is answered. Its chunk roots must lead to the committed sector root, and be those that sealing gives,
+or what a client's ticket makes of these where its shard took the place of filler (`slots`). Sealing takes
+seconds of a core, so there is a budget: what waits for credit comes first, but every third audit is of what
+was checked longest ago, so that no flood of new sectors ends the steady ones. Who does not show its chunk
+roots costs none of it, and is asked less and less often. A difference is sealed once more before it is called
+fraud: a bit of our own memory may have flipped.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .. import seal
 from ..chain.types import BlockRef, Neuron
 from ..commitment import sector_root
+from ..displaced import Sealed, encode_slots, slots_key
+from ..errors import ProofError
 from ..receipts import Verdict, line
+from ..ticket import SignedTicket
 from ..transport.dendrite import PeerError
-from . import rows, scoring, standing
+from . import rows, scoring, slots, standing
 from .book import Book
-from .exchange import Exchange, failure
+from .exchange import Exchange, failure, proof_failure
 from .judge import FAILURES, Attempt
 from .ledger import Evidence
 from .parameters import Parameters
 from .pool import SealingError, SealPool
+from .slots import Slot
 from .standing import Draw, Miner
 from .together import together
 
@@ -65,7 +70,7 @@ def queue(
         for miner in miners
         if miner.hotkey in passed
         and now >= barred.get(miner.hotkey, 0)
-        and miner.listing
+        and (miner.draw is not None or miner.candidates)
         and not scoring.quarantined(miner.standing, now)
         and (miner.draw is not None or block > _known_since(miner))
         and (_urgent(miner) or now - miner.last_audit >= STEADY_ROUNDS)
@@ -188,13 +193,22 @@ class Auditor:
         if drawn.draw != miner.draw:
             await book.save(drawn)
         assert drawn.draw is not None
-        attempt, roots = await self._fetch(drawn, drawn.draw, peer)
+        draw, tickets = drawn.draw, {}
+        attempt, roots = await self._fetch(drawn, draw, peer)
         if attempt is None:
             self._unanswered.pop(miner.hotkey, None)
-            attempt = await self._compare(drawn, drawn.draw, roots)
+            known = await book.run(book.ledger.slots, miner.hotkey, draw.sector)
+            named = {slot.chunk: slot for slot in known}
+            attempt, sealed = await self._compare(drawn, draw, roots, named)
+            tickets = {
+                chunk: slot.signed for chunk, slot in named.items() if roots[chunk] != sealed.roots[chunk]
+            }
+            if attempt.verdict is Verdict.PASSED:
+                fillers = slots.fillers(named, sealed)
+                await book.run(book.ledger.learn_fillers, miner.hotkey, fillers)
         else:
             self._put_off(drawn, now)
-        await self._record(drawn, drawn.draw, attempt, now)
+        await self._record(drawn, draw, attempt, now, tickets)
 
     def _put_off(self, miner: Miner, now: int) -> None:
         """A miner did not show what was asked for: nothing was sealed, and others come before it."""
@@ -203,28 +217,42 @@ class Auditor:
         times = self._unanswered[miner.hotkey] = self._unanswered.get(miner.hotkey, 0) + 1
         self._not_before[miner.hotkey] = now + min(STEADY_ROUNDS, 2 ** min(times - 1, 8))
 
-    async def _fetch(self, miner: Miner, draw: Draw, peer: Neuron) -> tuple[Attempt | None, list[bytes]]:
+    async def _fetch(self, miner: Miner, draw: Draw, peer: Neuron) -> tuple[Attempt | None, Sequence[bytes]]:
         """The chunk roots of the drawn sector, or what was wrong with them."""
         assert miner.commitment is not None
-        count = seal.profile(miner.commitment.commitment.profile).chunks
+        known = miner.commitment.commitment
+        count = seal.profile(known.profile).chunks
         try:
             try:
-                roots = await self._exchange.chunk_roots(peer, draw.sector, count)
+                roots: Sequence[bytes] = await self._exchange.chunk_roots(peer, draw.sector, count)
             except PeerError as error:
                 log.debug(
                     "chunk roots are asked for once more hotkey=%s error=%r", miner.hotkey, error.message
                 )
                 roots = await self._exchange.chunk_roots(peer, draw.sector, count)
+            if sector_root(roots) != miner.root_of(draw.sector):
+                # They are of the newest commitment, which may be a later one than that which was drawn from.
+                newest = await self._exchange.commitment(peer, miner.public_key)
+                if newest.commitment.hash != known.hash:
+                    told = await self._exchange.transition(peer, draw.sector, known.seq, count)
+                    roots = told.before
         except PeerError as error:
             attempt = failure(error)
             return replace(attempt, reason=line(f"seal audit of sector {draw.sector}: {attempt.reason}")), []
+        except ProofError as error:
+            return proof_failure(error, "commitment"), []
         if sector_root(roots) != miner.root_of(draw.sector):
             reason = f"the chunk roots of sector {draw.sector} do not lead to the committed sector root"
             return Attempt(Verdict.WRONG, "chunk-roots", reason, evidence=b"".join(roots)), roots
         return None, roots
 
-    async def _compare(self, miner: Miner, draw: Draw, roots: list[bytes]) -> Attempt:
+    async def _compare(
+        self, miner: Miner, draw: Draw, roots: Sequence[bytes], named: dict[int, Slot]
+    ) -> tuple[Attempt, Sealed]:
         """Seal the drawn sector and compare.
+
+        Args:
+            named: the slots of the sector, by chunk.
 
         Raises:
             SealingError: this machine cannot seal, or not twice alike.
@@ -232,31 +260,33 @@ class Auditor:
         assert miner.commitment is not None
         c = miner.commitment.commitment
         identity = (c.genesis, c.netuid, c.miner, c.profile, draw.sector)
-        sealed, seconds = await self._pool.chunk_roots(*identity)
+        sealed, seconds = await self._pool.sealed(*identity, named)
         self._budget.spent(c.profile, seconds)
-        if sealed != roots:
-            again, more = await self._pool.chunk_roots(*identity)
+        attempt = slots.audited(draw.sector, roots, sealed, named)
+        if attempt.verdict is Verdict.WRONG:
+            again, more = await self._pool.sealed(*identity, named)
             self._budget.left -= more
             if again != sealed:
                 raise SealingError(
                     f"sector {draw.sector} was sealed twice and came out differently",
                     remedy="Test this machine's memory",
                 )
-        evidence = b"".join(roots)
-        wrong = [number for number, root in enumerate(roots) if root != sealed[number]]
-        if wrong:
-            reason = (
-                f"{len(wrong)} of {len(roots)} chunks of sector {draw.sector} are not the sealed ones, "
-                f"the first is chunk {wrong[0]}"
-            )
-            return Attempt(Verdict.WRONG, "seal", reason, seconds, evidence=evidence)
-        reason = f"sector {draw.sector} was sealed again: all {len(roots)} chunks agree"
-        return Attempt(Verdict.PASSED, "", reason, seconds, evidence=evidence)
+        return replace(attempt, elapsed=seconds), sealed
 
-    async def _record(self, miner: Miner, draw: Draw, attempt: Attempt, now: int) -> None:
+    async def _record(
+        self, miner: Miner, draw: Draw, attempt: Attempt, now: int, tickets: Mapping[int, SignedTicket]
+    ) -> None:
+        """Write down what an audit came to.
+
+        Args:
+            tickets: of the chunks of the sector that were displaced.
+        """
         kept: list[Evidence] = []
+        refused = attempt.kind == slots.REFUSED_KIND
         if attempt.verdict is Verdict.PASSED:
             after = standing.audit_passed(miner, now)
+        elif refused:
+            after = standing.audit_refused(miner, now)
         elif attempt.verdict in FAILURES:
             after = standing.audit_unanswered(miner, now)
         else:
@@ -264,9 +294,17 @@ class Auditor:
             after = standing.caught(miner, now) if fraud else standing.audit_wrong(miner, now)
             assert miner.commitment is not None
             digest = miner.commitment.commitment.hash
-            kept = [Evidence("listing", rows.write_entries(miner.listing), digest)]
+            kept.append(Evidence("listing", rows.write_entries(miner.listing), digest))
             if attempt.evidence:
                 kept.append(Evidence.of("chunk-roots", attempt.evidence))
+        if tickets and attempt.evidence:
+            # Without these nobody else could tell what the chunk roots must be.
+            assert miner.commitment is not None
+            key = slots_key(miner.commitment.commitment.hash, draw.sector)
+            kept += [
+                Evidence.of("chunk-roots", attempt.evidence),
+                Evidence("slots", encode_slots(tickets), key),
+            ]
         level = logging.INFO if attempt.verdict is Verdict.PASSED else logging.WARNING
         log.log(
             level,

@@ -12,20 +12,24 @@ from typing import TypeVar
 from .. import challenge as challenges
 from ..challenge import Challenge, WrongAnswerError
 from ..commitment import Commitment, Entry, SignedCommitment, check_listing
+from ..displaced import MOST_SLOTS
 from ..errors import ProofError
 from ..hashchain import Verify
 from ..receipts import Verdict, line
 from ..transport.dendrite import Addressed, Dendrite, Late, Malformed, PeerError, Refused
+from ..transport.file_calls import MinerCalls
 from ..transport.messages import ChallengeMessage
 from .judge import Attempt
 from .lag import LagMeter
 from .ledger import LedgerIdentity
 from .parameters import Parameters
+from .slots import Change, Slot, Transition, split
 
 T = TypeVar("T")
 
 _CHUNK_ROOTS_SECONDS = 10.0
 _LISTING_SECONDS = 60.0
+_TRANSITION_SECONDS = 10.0
 
 
 class Exchange:
@@ -45,9 +49,10 @@ class Exchange:
         worker: Executor,
     ) -> None:
         self._dendrite = dendrite
+        self._calls = MinerCalls(dendrite)
         self._identity = identity
         self._parameters = parameters
-        self._verify = verify
+        self.verify = verify
         self._lag = lag
         self._worker = worker
 
@@ -69,7 +74,7 @@ class Exchange:
         """
         message = await self._dendrite.commitment(peer, seq, deadline=self._parameters.deadline)
         signed = message.signed(genesis=self._identity.genesis, netuid=self._identity.netuid, miner=miner)
-        signed.check(self._verify)
+        signed.check(self.verify)
         return signed
 
     async def listing(self, peer: Addressed, commitment: Commitment) -> list[Entry]:
@@ -85,7 +90,7 @@ class Exchange:
             )
         except asyncio.TimeoutError as error:
             raise Late(f"the listing was not whole after {_LISTING_SECONDS:g} s") from error
-        await self._in_worker(check_listing, commitment, entries)
+        await self.in_worker(check_listing, commitment, entries)
         return entries
 
     async def chunk_roots(self, peer: Addressed, sector: int, count: int) -> list[bytes]:
@@ -95,6 +100,35 @@ class Exchange:
             PeerError: they did not come.
         """
         return await self._dendrite.chunk_roots(peer, sector, count, deadline=_CHUNK_ROOTS_SECONDS)
+
+    async def slots(self, peer: Addressed) -> list[Slot]:
+        """The slots of the newest commitment, by the miner's word; none when it does not know what these are.
+
+        Raises:
+            PeerError: they did not come, or are over `MOST_SLOTS`.
+        """
+        asking = self._calls.slots(peer, MOST_SLOTS, deadline=self._parameters.deadline)
+        try:
+            named = await asyncio.wait_for(asking, _LISTING_SECONDS)
+            return [Slot(slot.sector, slot.chunk, slot.signed()) for slot in named]
+        except asyncio.TimeoutError as error:
+            raise Late(f"the slots were not whole after {_LISTING_SECONDS:g} s") from error
+        except Refused as error:
+            if error.kind != "unknown":
+                raise
+            return []
+        except ProofError as error:
+            raise Malformed(f"a slot is not named with a ticket: {error.message}") from error
+
+    async def transition(self, peer: Addressed, sector: int, before: int, chunks: int) -> Transition:
+        """How a sector came from commitment `before` (its seq) to the newest, by the miner's word.
+
+        Raises:
+            PeerError: it did not come.
+        """
+        told = await self._calls.transition(peer, sector, before, chunks, deadline=_TRANSITION_SECONDS)
+        changed = {each.chunk: Change(each.node, tuple(each.siblings)) for each in told.changed}
+        return Transition(split(told.before), split(told.after), changed)
 
     async def challenge(
         self, peer: Addressed, commitment: Commitment, challenge: Challenge, block_number: int
@@ -124,8 +158,8 @@ class Exchange:
             late = Late(f"the answer took {elapsed:.2f} s, {parameters.deadline:g} s are allowed")
             return failure(late, elapsed, await self._lag.since(mark))
         try:
-            walk = await self._in_worker(
-                challenges.verify_answer, challenge.nonce, parameters.hops, commitment, answer, self._verify
+            walk = await self.in_worker(
+                challenges.verify_answer, challenge.nonce, parameters.hops, commitment, answer, self.verify
             )
         except WrongAnswerError as error:
             return Attempt(Verdict.WRONG, "answer", line(error.message), elapsed, evidence=answer)
@@ -139,7 +173,8 @@ class Exchange:
             final_state=walk.final_state,
         )
 
-    async def _in_worker(self, work: Callable[..., T], *arguments: object) -> T:
+    async def in_worker(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do some work that takes its time, in the worker's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, partial(work, *arguments))
 
 

@@ -3,9 +3,10 @@
     {"receipts": [as receipts.to_json],
      "commitments": {hash: {"miner": key, ... as /v1/commitment}},     what the receipts are about
      "listings":    {commitment hash: 40 bytes a sector},              of commitments with a wrong audit
-     "evidence":    {SHA-256: bytes}}                                  what was answered, for wrong ones
+     "evidence":    {SHA-256: bytes},                                  what was answered, for wrong ones
+     "slots":       {displaced.slots_key: displaced.encode_slots}}     of audits that met clients' shards
 
-Bytes are hex. The last three may be missing: a page of `GET /v1/receipts` is such a file too. Receipts of all
+Bytes are hex. The last four may be missing: a page of `GET /v1/receipts` is such a file too. Receipts of all
 miners must follow each other without a gap; those of one miner alone have gaps where others stand.
 """
 
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ..commitment import SignedCommitment, check_listing, sector_root
+from ..displaced import decode_slots, slots_key
 from ..encoding import HASH_SIZE, KEY_SIZE, ZERO_HASH, from_hex
 from ..errors import ProofError, RequestError, UsageError
 from ..hashchain import Verify, check_link, check_signature
-from ..receipts import Receipt, Verdict, from_json, recheck
+from ..receipts import NO_SECTOR, Receipt, Verdict, from_json, recheck
 from ..transport.messages import CommitmentMessage, parse
 from . import rows
 from .ledger import connect_read_only
@@ -91,11 +93,18 @@ def export(
             for digest in sorted(audited)
             if (data := _one(db, statement, digest)) is not None
         }
+        keys = {
+            slots_key(bytes.fromhex(document["commitment_hash"]), document["audited_sector"]).hex()
+            for document in documents
+            if document["audited_sector"] != NO_SECTOR
+        }
+        slots = {key: data.hex() for key in sorted(keys) if (data := _one(db, statement, key)) is not None}
     return {
         "receipts": documents,
         "commitments": commitments,
         "listings": listings,
         "evidence": evidence,
+        "slots": slots,
     }
 
 
@@ -115,7 +124,7 @@ def check(
     Raises:
         UsageError: it is no such file. ProofError: the first thing in it that is not true.
     """
-    receipts, commitments, listings, evidence = _parts(document)
+    receipts, commitments, blobs = _parts(document)
     found = Checked(len(receipts), 0, 0, 0, 0, 0, 0, {verdict.word: 0 for verdict in Verdict})
     one_miner = len({receipt.miner for receipt, _ in receipts}) == 1
     previous: Receipt | None = None
@@ -132,7 +141,7 @@ def check(
         commitment = commitments.get(receipt.commitment_hash)
         if commitment is not None:
             commitment.check(verify)
-        _repeat(receipt, commitment, listings, evidence, verify, found, seal_audits=seal_audits)
+        _repeat(receipt, commitment, blobs, verify, found, seal_audits=seal_audits)
         found.verdicts[receipt.verdict.word] += 1
         previous = receipt
         progress(number + 1, len(receipts))
@@ -158,8 +167,7 @@ def _check_place(previous: Receipt | None, receipt: Receipt, found: Checked, *, 
 def _repeat(
     receipt: Receipt,
     commitment: SignedCommitment | None,
-    listings: Mapping[bytes, bytes],
-    evidence: Mapping[bytes, bytes],
+    blobs: _Blobs,
     verify: Verify,
     found: Checked,
     *,
@@ -168,18 +176,19 @@ def _repeat(
     """Repeat one verdict, if there is what it takes."""
     if receipt.verdict not in (Verdict.WRONG, Verdict.PASSED):
         return
-    data = evidence.get(receipt.evidence_hash)
+    data = blobs["evidence"].get(receipt.evidence_hash)
     possible = data is not None and commitment is not None and (seal_audits or not receipt.is_audit)
     if possible and receipt.is_audit and receipt.verdict is Verdict.WRONG:
         assert data is not None
         assert commitment is not None
-        possible = _is_committed(receipt, commitment, listings, data)
+        possible = _is_committed(receipt, commitment, blobs["listings"], data)
     if not possible:
         found.unproven += receipt.verdict is Verdict.WRONG
         return
     assert data is not None
     assert commitment is not None
-    verdict = recheck(receipt, commitment.commitment, data, verify)
+    slots = blobs["slots"].get(slots_key(receipt.commitment_hash, receipt.audited_sector), b"")
+    verdict = recheck(receipt, commitment.commitment, data, verify, decode_slots(slots))
     if verdict is not receipt.verdict:
         raise ProofError(
             f"receipt {receipt.seq} says {receipt.verdict.word}, its evidence says {verdict.word}"
@@ -200,19 +209,21 @@ def _is_committed(
     return dict(entries).get(receipt.audited_sector) == sector_root(chunks)
 
 
-_Parts = tuple[
-    list[tuple[Receipt, bytes]], dict[bytes, SignedCommitment], dict[bytes, bytes], dict[bytes, bytes]
-]
+#: The parts of a document that are bytes, by name and then by hash or key.
+_Blobs = Mapping[str, Mapping[bytes, bytes]]
+_BLOBS = ("listings", "evidence", "slots")
 
 
-def _parts(document: Any) -> _Parts:
+def _parts(
+    document: Any,
+) -> tuple[list[tuple[Receipt, bytes]], dict[bytes, SignedCommitment], _Blobs]:
     if not isinstance(document, dict) or not isinstance(document.get("receipts"), list):
         raise UsageError(
             "the file has no list of receipts", remedy="Make one with: tensorage receipts export"
         )
     receipts = [from_json(_object(item, "a receipt")) for item in document["receipts"]]
     if not receipts:
-        return [], {}, {}, {}
+        return [], {}, {}
     about = receipts[0][0]
     commitments = {}
     for digest, item in _object(document.get("commitments", {}), "commitments").items():
@@ -224,7 +235,7 @@ def _parts(document: Any) -> _Parts:
             raise ProofError(f"commitment {digest}: {error}") from error
         signed = message.signed(genesis=about.genesis, netuid=about.netuid, miner=miner)
         commitments[signed.commitment.hash] = signed
-    return receipts, commitments, _blobs(document, "listings"), _blobs(document, "evidence")
+    return receipts, commitments, {name: _blobs(document, name) for name in _BLOBS}
 
 
 def _blobs(document: Mapping[str, Any], name: str) -> dict[bytes, bytes]:

@@ -204,6 +204,16 @@ class Ledger:
             )
             return [rows.read_slot(row) for row in found]
 
+    def learn_fillers(self, hotkey: str, slots: Sequence[Slot]) -> None:
+        """Note what filler stood in slots of a miner, as an audit of theirs has sealed it."""
+        if not slots:
+            return
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE slots SET filler = ? WHERE hotkey = ? AND sector = ? AND chunk = ?",
+                [(slot.filler, hotkey, u64(slot.sector), slot.chunk) for slot in slots],
+            )
+
     def with_ended_slots(self, now: int) -> set[str]:
         """Hotkeys of the miners with a slot that was good, and by now (seconds since 1970) is not."""
         with self._reading():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+from collections.abc import Collection
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from multiprocessing.process import BaseProcess
 
-from ..encoding import HASH_SIZE
+from ..displaced import Sealed
 from ..errors import TensorageError
-from .sealing import begin_worker, sealed_chunk_roots
+from .sealing import begin_worker, sealed_sector
 
 
 class SealingError(TensorageError):
@@ -34,10 +35,19 @@ class SealPool:
         self._own: ProcessPoolExecutor | None = None
         self._processes: set[BaseProcess] = set()
 
-    async def chunk_roots(
-        self, genesis: bytes, netuid: int, miner: bytes, profile: int, sector: int
-    ) -> tuple[list[bytes], float]:
-        """The chunk roots that a sector must have, and the seconds of a core that it took.
+    async def sealed(
+        self,
+        genesis: bytes,
+        netuid: int,
+        miner: bytes,
+        profile: int,
+        sector: int,
+        named: Collection[int] = (),
+    ) -> tuple[Sealed, float]:
+        """The chunks that a sector must have, and the seconds of a core that it took.
+
+        Args:
+            named: chunks that were displaced, of which the inner nodes are wanted too.
 
         Raises:
             SealingError: out of memory, or the worker was killed.
@@ -45,9 +55,9 @@ class SealPool:
         before = set(multiprocessing.active_children())
         executor = self._executor()
         try:
-            future = executor.submit(sealed_chunk_roots, genesis, netuid, miner, profile, sector)
+            future = executor.submit(sealed_sector, genesis, netuid, miner, profile, sector, frozenset(named))
             self._processes |= set(multiprocessing.active_children()) - before
-            roots, seconds = await asyncio.wrap_future(future)
+            sealed, seconds = await asyncio.wrap_future(future)
         except (BrokenExecutor, MemoryError, OSError) as error:
             if isinstance(error, BrokenExecutor) and self._own is executor:
                 self._own = None  # it never works again; the next audit starts another
@@ -55,8 +65,7 @@ class SealPool:
                 f"a sector could not be sealed for an audit: {error or type(error).__name__}",
                 remedy="Leave 1 GiB of memory free for each of --workers, or give fewer",
             ) from error
-        assert all(len(root) == HASH_SIZE for root in roots)
-        return roots, seconds
+        return sealed, seconds
 
     def close(self) -> None:
         """End the processes; the pool may be used again and starts new ones then."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -25,10 +25,12 @@ from ..service.quiet import Quiet
 from ..transport.dendrite import Malformed, PeerError, Refused
 from . import scoring, standing
 from .book import Book
+from .changes import ChangeView, unix_seconds
 from .exchange import Exchange, failure, proof_failure
 from .judge import FAILURES, Attempt, Judgement, ask_again, assumed_fault, conclude, excuse, excused_stall
 from .ledger import Evidence
 from .parameters import MAX_BETWEEN, MAX_SECTORS, Parameters
+from .slots import REFUSED_KIND, Slot
 from .standing import Miner, News
 from .together import together
 
@@ -67,12 +69,16 @@ class Look:
         trouble: what was wrong with what it showed, None when nothing was.
         fork: the two commitments that tell two stories.
         shown: the commitment that `trouble` is about.
+        slots: of the new commitment; None when none was taken.
+        refusal: why sectors got no credit, or lost it, over a ticket; empty when none did.
     """
 
     miner: Miner
     trouble: Attempt | None = None
     fork: tuple[SignedCommitment, SignedCommitment] | None = None
     shown: SignedCommitment | None = None
+    slots: list[Slot] | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,7 @@ class Rounds:
     Args:
         salt: makes the `round` of a challenge in the round of that number.
         quiet: what other work of this process asks before each step.
+        unix: tells the time by which tickets end, seconds since 1970.
     """
 
     def __init__(
@@ -122,9 +129,11 @@ class Rounds:
         parameters: Parameters,
         *,
         salt: Callable[[int], int] = unforeseen,
+        unix: Callable[[], int] = unix_seconds,
         quiet: Quiet | None = None,
     ) -> None:
         self._salt = salt
+        self._changes = ChangeView(exchange, book, unix)
         self._quiet = quiet or Quiet()
         self._chain = chain
         self._exchange = exchange
@@ -148,7 +157,7 @@ class Rounds:
         now = await book.run(book.ledger.begin_round, block.number)
         await self._follow(metagraph, neurons, now)
         jobs = {
-            hotkey: partial(self._looking, neuron, book.miners[hotkey], head.number, metagraph.tempo, now)
+            hotkey: partial(self._looking, neuron, book.miners[hotkey], head.number, metagraph, now)
             for hotkey, neuron in _rotated(neurons, now)
             if hotkey in book.miners and not scoring.quarantined(book.miners[hotkey].standing, now)
         }
@@ -157,7 +166,8 @@ class Rounds:
         troubled = [look for look in looks.values() if look.trouble is not None]
         for look in looks.values():
             if look.trouble is None and look.miner != book.miners[look.miner.hotkey]:
-                await book.save(look.miner)
+                await self._keep(look, block, now)
+        await self._review(neurons, metagraph, block, now)
         for look in troubled:
             await self._record_trouble(look, neurons[look.miner.hotkey], block, now)
         challenged = await self._challenge_all(neurons, {look.miner.hotkey for look in troubled}, block, now)
@@ -191,13 +201,13 @@ class Rounds:
 
     # Looking
 
-    async def _looking(self, neuron: Neuron, miner: Miner, head: int, tempo: int, now: int) -> Look:
+    async def _looking(self, neuron: Neuron, miner: Miner, head: int, metagraph: Metagraph, now: int) -> Look:
         unknown = miner.commitment is None
         try:
             # A validator is told by its ping: asking it for a commitment would fill its log with refusals.
             if unknown and neuron.validator_permit and not await self._exchange.is_miner(neuron):
                 return Look(miner)
-            return await self._look(neuron, miner, head, tempo, now)
+            return await self._look(neuron, miner, head, metagraph, now)
         except PeerError as error:
             if not unknown:
                 return Look(miner)  # the challenge that follows will tell
@@ -209,7 +219,7 @@ class Rounds:
                 return Look(miner)
             return Look(miner, attempt)
 
-    async def _look(self, neuron: Neuron, miner: Miner, head: int, tempo: int, now: int) -> Look:
+    async def _look(self, neuron: Neuron, miner: Miner, head: int, metagraph: Metagraph, now: int) -> Look:
         try:
             shown = await self._exchange.commitment(neuron, miner.public_key)
         except ProofError as error:
@@ -218,7 +228,7 @@ class Rounds:
         if objection is not None:
             return Look(miner, Attempt(Verdict.REFUSED, "commitment", objection), shown=shown)
         try:
-            what = standing.news(miner, shown.commitment, head, tempo)
+            what = standing.news(miner, shown.commitment, head, metagraph.tempo)
         except ProofError as error:
             return self._forked(miner, miner.commitment, shown, error)
         if what is News.STALE:
@@ -237,15 +247,22 @@ class Rounds:
             return Look(miner, Attempt(Verdict.WRONG, "listing", reason), shown=shown)
         if entries is None:
             return Look(self._book.miners[miner.hotkey])  # it has a newer one already: next round
-        taken = standing.taken(miner, shown, entries, head, now)
+        changes = await self._changes.of(neuron, miner, shown, entries, metagraph)
+        if changes is None:
+            return Look(self._book.miners[miner.hotkey])
+        taken = standing.taken(
+            miner, shown, entries, head, now, verified=changes.verified, barred=changes.barred
+        )
         log.info(
-            "commitment taken hotkey=%s seq=%d sectors=%d pending=%d",
+            "commitment taken hotkey=%s seq=%d sectors=%d pending=%d slots=%d barred=%d",
             miner.hotkey,
             shown.commitment.seq,
             len(entries),
             len(taken.pending),
+            len(changes.slots),
+            len(changes.barred),
         )
-        return Look(taken)
+        return Look(taken, slots=changes.slots, refusal=_refusal(changes.barred, miner.barred))
 
     def _objection(self, commitment: Commitment) -> str | None:
         """Why a commitment is not taken, though it is well made."""
@@ -308,6 +325,37 @@ class Rounds:
         assert first is not None
         reason = line(f"two stories in one chain of commitments: {error.message}")
         return Look(miner, Attempt(Verdict.WRONG, "fork", reason), fork=(first, second), shown=second)
+
+    async def _keep(self, look: Look, block: BlockRef, now: int) -> None:
+        """Write down what was taken; with a receipt where a ticket costs credit, which tells the miner."""
+        miner = look.miner
+        if not look.refusal:
+            await self._book.save(miner, slots=look.slots)
+            return
+        log.warning("tickets are not good hotkey=%s uid=%d reason=%r", miner.hotkey, miner.uid, look.refusal)
+        attempt = Attempt(Verdict.REFUSED, REFUSED_KIND, look.refusal)
+        await self._book.record(
+            standing.noted(miner, attempt.verdict, attempt.reason),
+            attempt,
+            about=miner.commitment,
+            block=block,
+            round=now,
+            hops=0,
+            slots=look.slots,
+        )
+
+    async def _review(
+        self, neurons: dict[str, Neuron], metagraph: Metagraph, block: BlockRef, now: int
+    ) -> None:
+        """Judge slots again where time or stake may have changed what they are."""
+        for hotkey in sorted(await self._changes.to_review()):
+            miner = self._book.miners[hotkey]
+            if hotkey not in neurons or miner.commitment is None:
+                continue
+            changes = await self._changes.review(miner, metagraph)
+            after = standing.with_barred(miner, changes.barred)
+            look = Look(after, slots=changes.slots, refusal=_refusal(changes.barred, miner.barred))
+            await self._keep(look, block, now)
 
     async def _record_trouble(self, look: Look, neuron: Neuron, block: BlockRef, now: int) -> None:
         assert look.trouble is not None
@@ -398,6 +446,14 @@ class Rounds:
                 evidence=kept,
             )
         return judged
+
+
+def _refusal(barred: Mapping[int, str], before: Collection[int]) -> str:
+    """Why sectors have no credit that had it, or might have had; empty when there is none."""
+    new = [reason for index, reason in sorted(barred.items()) if index not in before]
+    if not new:
+        return ""
+    return line(f"no credit for {len(new)} sectors: {new[0]}")
 
 
 async def challenge_block(chain: ChainView, head: BlockRef) -> BlockRef:

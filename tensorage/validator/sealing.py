@@ -11,8 +11,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection
 
 from .. import seal
+from ..displaced import Sealed, seal_again
 
 
 def begin_worker() -> None:
@@ -29,14 +31,17 @@ def _end_with_parent() -> None:
         os._exit(1)  # a killed parent leaves nobody to tell
 
 
-def sealed_chunk_roots(
-    genesis: bytes, netuid: int, miner: bytes, profile: int, sector: int
-) -> tuple[list[bytes], float]:
-    """The chunk roots that a sector must have, and the seconds of a core that sealing it took.
+def sealed_sector(
+    genesis: bytes, netuid: int, miner: bytes, profile: int, sector: int, named: Collection[int] = ()
+) -> tuple[Sealed, float]:
+    """The chunks that a sector must have, and the seconds of a core that sealing it took.
 
     Needs memory of one sector: 1 GiB for profile 1.
+
+    Args:
+        named: chunks that were displaced, of which the inner nodes are wanted too.
     """
     started = time.process_time()
     size = seal.profile(profile)
-    roots = seal.chunk_roots(seal.Sealer(size), seal.sector_id(genesis, netuid, miner, size, sector))
-    return roots, time.process_time() - started
+    sealed = seal_again(seal.Sealer(size), seal.sector_id(genesis, netuid, miner, size, sector), named)
+    return sealed, time.process_time() - started

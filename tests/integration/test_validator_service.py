@@ -135,7 +135,7 @@ async def test_a_chain_that_goes_away_is_told_once_and_rounds_go_on_when_it_is_b
 
 async def test_closing_the_pool_ends_a_seal_in_the_middle(tmp_path):
     pool = SealPool(1)
-    sealing = asyncio.create_task(pool.chunk_roots(bytes(32), 1, bytes(32), 1, 0))  # takes seconds
+    sealing = asyncio.create_task(pool.sealed(bytes(32), 1, bytes(32), 1, 0))  # takes seconds
     before = set(multiprocessing.active_children())
     await asyncio.sleep(2.0)
     assert not sealing.done()
@@ -152,11 +152,11 @@ async def test_a_worker_seals_as_the_core_does(tmp_path):
 
     pool = SealPool(1)
     try:
-        roots, seconds = await pool.chunk_roots(bytes(32), 1, bytes(32), 0, 5)
+        found, seconds = await pool.sealed(bytes(32), 1, bytes(32), 0, 5)
     finally:
         pool.close()
     sector = seal.sector_id(bytes(32), 1, bytes(32), seal.DEV, 5)
-    assert roots == seal.chunk_roots(seal.Sealer(seal.DEV), sector)
+    assert list(found.roots) == seal.chunk_roots(seal.Sealer(seal.DEV), sector)
     assert 0 < seconds < 5
 
 
