@@ -2,14 +2,17 @@
 
     stripe  K data shards of 2^j leaves each (64 KiB to 4 MiB, `shard.SHARD_LEAVES`), one behind the other:
             data shard i holds bytes i * shard size to (i + 1) * shard size of the stripe
-    file    full stripes (shards of 1,024 leaves), then smaller ones for the rest, the largest first, then
-            zero bytes up to the end of the last
+    file    full stripes, then smaller ones for the rest, the largest first, then zero bytes up to the end of
+            the last
+    full    shards of the most leaves with which the data of a stripe has at most 40 MiB: 1,024 for K up to
+            10, 512 up to 20 and so on, so that whoever codes a stripe needs no more memory for large K
 
 So a small range lies in one shard, and a reader who wants everything reads K shards side by side.
 
-The rest is less than a full stripe: u smallest stripes (K shards of 64 KiB), u from 1 to 64, and each bit of
-u that is set is a stripe. As every stripe costs N uploads, u is raised to the number with the fewest such
-bits that leaves the padding under 1 % of the file; where none does, it is less than one smallest stripe.
+The rest is less than a full stripe: u smallest stripes (K shards of 64 KiB), u from 1 to 64 or fewer, and
+each bit of u that is set is a stripe. As every stripe costs N uploads, u is raised to the number with the
+fewest such bits that leaves the padding under 1 % of the file; where none does, it is less than one smallest
+stripe.
 
 A full stripe is known to be one before the size of the file is: whoever reads from a pipe cuts the same
 stripes (`StripeCutter`).
@@ -24,8 +27,8 @@ from .. import seal
 from ..errors import ProofError
 from ..shard import LEAST_LEAVES, MOST_LEAVES
 
-#: A stripe whose shards fill a chunk, in smallest stripes.
-_FULL = MOST_LEAVES // LEAST_LEAVES
+#: Bytes that the data shards of a stripe may have together, where they are not the smallest ones.
+_MOST_DATA = 40 << 20
 _SMALLEST_SHARD = LEAST_LEAVES * seal.LEAF_SIZE
 #: Padding may take one part in this many of a file.
 _PADDING_PART = 100
@@ -68,16 +71,25 @@ class Extent:
     length: int
 
 
+def full_leaves(data_shards: int) -> int:
+    """Leaves of each shard of a full stripe."""
+    leaves = MOST_LEAVES
+    while leaves > LEAST_LEAVES and data_shards * leaves * seal.LEAF_SIZE > _MOST_DATA:
+        leaves //= 2
+    return leaves
+
+
 def full_stripe(data_shards: int) -> int:
-    """Bytes of a stripe whose shards fill a chunk."""
-    return data_shards * _FULL * _SMALLEST_SHARD
+    """Bytes of the data of a full stripe."""
+    return data_shards * full_leaves(data_shards) * seal.LEAF_SIZE
 
 
 def rest_units(rest: int, size: int, data_shards: int) -> int:
     """How many smallest stripes the rest of a file takes; the ones among its bits are its stripes."""
     smallest = data_shards * _SMALLEST_SHARD
     least = -(-rest // smallest)
-    allowed = [u for u in range(least, _FULL + 1) if (u * smallest - rest) * _PADDING_PART < size]
+    most = full_leaves(data_shards) // LEAST_LEAVES
+    allowed = [u for u in range(least, most + 1) if (u * smallest - rest) * _PADDING_PART < size]
     return min(allowed, key=lambda u: (u.bit_count(), u), default=least)
 
 
@@ -89,8 +101,9 @@ def stripes(size: int, data_shards: int) -> list[Stripe]:
     """
     if size < 0 or data_shards < 1:
         raise ProofError(f"{size} bytes in stripes of {data_shards} data shards")
-    full, rest = divmod(size, full_stripe(data_shards))
-    cut = [Stripe(n, n * full_stripe(data_shards), MOST_LEAVES, data_shards) for n in range(full)]
+    each, leaves = full_stripe(data_shards), full_leaves(data_shards)
+    full, rest = divmod(size, each)
+    cut = [Stripe(n, n * each, leaves, data_shards) for n in range(full)]
     return cut + _rest(rest, size, data_shards)
 
 
@@ -200,6 +213,7 @@ class StripeCutter:
     def _advance(self, size: int) -> None:
         self._used += size
         if self._used == self._capacity:
-            stripe = Stripe(self._full, self._full * self._capacity, MOST_LEAVES, self._data_shards)
+            leaves = full_leaves(self._data_shards)
+            stripe = Stripe(self._full, self._full * self._capacity, leaves, self._data_shards)
             self._cut.append((stripe, self._room()))
             self._buffer, self._used, self._full = None, 0, self._full + 1

@@ -48,6 +48,7 @@ LINK = "tensorage_link"
 #: Bytes that a manifest or a link may have; 400 GB of a file in stripes of 10 of 30.
 MOST_MANIFEST = 256 << 20
 MOST_NAME = 1024
+KINDS = ("file", "directory")
 
 _NO_CATEGORY = {"Cc", "Cs", "Zl", "Zp"}
 
@@ -93,6 +94,7 @@ class Manifest:
     Attributes:
         id: the file's 16 bytes (`keys.file_id`).
         name: as its owner calls it: parts between slashes.
+        kind: "file"; or "directory", whose bytes are a tar stream that a reader lays out again.
         size: bytes of the file.
         sha256: of the file.
         data_shards, parity_shards: K, and N - K.
@@ -112,6 +114,7 @@ class Manifest:
     netuid: int
     gateway: Gateway
     stripes: tuple[StripeAt, ...]
+    kind: str = "file"
 
     @property
     def shards(self) -> int:
@@ -176,6 +179,8 @@ class Manifest:
         if self.id != keys.file_id:
             raise ManifestError(f"the key is not that of the file {self.id.hex()}")
         check_name(self.name)
+        if self.kind not in KINDS:
+            raise ManifestError(f"{self.kind[:40]!r} is no kind of file")
         if not 0 <= self.size <= MOST_BYTES:
             raise ManifestError(f"a file of {self.size} bytes")
         check_code(self.data_shards, self.shards)
@@ -206,6 +211,7 @@ class Manifest:
             "version": VERSION,
             "id": self.id.hex(),
             "name": self.name,
+            "kind": self.kind,
             "size": self.size,
             "sha256": self.sha256.hex(),
             "data_shards": self.data_shards,
@@ -258,7 +264,7 @@ def _mac(keys: FileKeys, body: Mapping[str, Any]) -> bytes:
 
 
 _FIELDS = {
-    *("version", "id", "name", "size", "sha256", "data_shards", "parity_shards", "segment"),
+    *("version", "id", "name", "kind", "size", "sha256", "data_shards", "parity_shards", "segment"),
     *("created", "expires", "genesis", "netuid", "gateway", "stripes"),
 }
 
@@ -271,6 +277,7 @@ def _manifest(value: object) -> Manifest:
     return Manifest(
         id=read_hex(fields, "id", FILE_ID_SIZE),
         name=read_text(fields, "name"),
+        kind=read_text(fields, "kind"),
         size=read_number(fields, "size"),
         sha256=read_hex(fields, "sha256", HASH_SIZE),
         data_shards=read_number(fields, "data_shards", MOST_SHARDS),
