@@ -360,6 +360,16 @@ class Catalog:
 
         self._write(work)
 
+    def lose(self, file: bytes, stripe: int, numbers: Iterable[int]) -> None:
+        """Drop shards of a stripe that do not count."""
+        rows = [(file, stripe, number) for number in numbers]
+        if rows:
+            self._write(
+                lambda db: db.executemany(
+                    "DELETE FROM shards WHERE file = ? AND stripe = ? AND number = ?", rows
+                )
+            )
+
     def shards(self, file: bytes, stripe: int | None = None) -> list[ShardRow]:
         """The stored shards of a file, or of one stripe of it, in order."""
         query = (

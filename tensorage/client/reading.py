@@ -104,9 +104,13 @@ class Reader:
         self._carry = self._sealed[:0]
         while out.at < out.size and not self.ended:
             self._seal(out)
-        full = self._data_shards * len(buffers[0])
-        known = layout.stripes(self._number * full + out.at, self._data_shards)[self._number :]
-        cuts = [self._cut(stripe, self._number * full, out.at) for stripe in known]
+        offset = self._number * out.size
+        if out.at == out.size:
+            leaves = layout.full_leaves(self._data_shards)
+            known = [Stripe(self._number, offset, leaves, self._data_shards)]
+        else:
+            known = layout.stripes(offset + out.at, self._data_shards)[self._number :]
+        cuts = [self._cut(stripe, offset, out.at) for stripe in known]
         out.zero(sum(stripe.size for stripe in known))
         self._number += len(cuts)
         return Batch(tuple(cuts), self.ended and not self._carry)
