@@ -138,6 +138,7 @@ def shard_of(body):
 WRONG = {
     "a way out of the directory": lambda body: body.update(name="../a"),
     "a size that is too large for its stripes": lambda body: body.update(size=1 << 40),
+    "no kind of file": lambda body: body.update(kind="link"),
     "a size that no file has": lambda body: body.update(size=MOST_BYTES + 1),
     "a number that is a boolean": lambda body: body.update(netuid=True),
     "a number that is a fraction": lambda body: body.update(size=3.0),

@@ -127,6 +127,7 @@ def test_stripes_follow_each_other_and_hold_the_file_with_little_padding(size, k
     for number, stripe in enumerate(cut):
         assert (stripe.number, stripe.offset, stripe.data_shards) == (number, at, k)
         assert stripe.leaves in SHARD_LEAVES and stripe.offset < size
+        assert stripe.size <= 40 << 20
         at += stripe.size
     padding = at - size
     assert padding >= 0 and (padding * 100 < size or padding < k * SMALLEST)
