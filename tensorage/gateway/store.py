@@ -12,6 +12,7 @@ event loop, since it waits for the disk. Removal goes in steps, so that a miner 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import rows
@@ -96,13 +97,13 @@ class FileStore(AccountRows, HoldingRows, ServingRows):
             lambda db: db.execute("UPDATE shards SET trashed = 0, due = 1 WHERE ticket = ?", (ticket,))
         )
 
-    def told_in_vain(self, ticket: bytes, now: int) -> None:
-        """A miner could not be told; later, then: the wait doubles up to a day."""
+    def told_in_vain(self, tickets: Iterable[bytes], now: int) -> None:
+        """Miners could not be told; later, then: the wait doubles up to a day."""
         self._write(
-            lambda db: db.execute(
+            lambda db: db.executemany(
                 "UPDATE shards SET tells = tells + 1,"
                 " tell_at = ? + min(?, ? << min(tells, 12)) WHERE ticket = ?",
-                (now, LONGEST_WAIT, _FIRST_WAIT, ticket),
+                [(now, LONGEST_WAIT, _FIRST_WAIT, ticket) for ticket in tickets],
             )
         )
 

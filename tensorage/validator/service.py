@@ -24,10 +24,12 @@ from ..chain.client import Chain
 from ..chain.network import ChainSettings, Opener, open_chain
 from ..chain.wallet import Hotkey
 from ..errors import StaleChainError
+from ..gateway.gateway import Gateway
 from ..receipts import Verdict
 from ..service.duty import Trouble, repeat
 from ..service.lifetime import DRAIN_SECONDS, required, until
 from ..service.profile import is_harmless
+from ..service.quiet import Quiet
 from ..service.selfcheck import check_reachable, external_endpoint
 from ..transport.axon import Access, Axon
 from ..transport.dendrite import Dendrite
@@ -134,8 +136,18 @@ class ValidatorService:
             )
             lag = LagMeter()
             exchange = Exchange(dendrite, book.identity, parameters, verify, lag, worker)
+            quiet = Quiet()
+            gateway = await Gateway.open(
+                book,
+                self.hotkey,
+                metagraph=chain.metagraph_now,
+                parameters=parameters,
+                quiet=quiet,
+                worker=worker,
+            )
+            stack.push_async_callback(gateway.close)
             metrics = Metrics()
-            axon = await self._start_axon(stack, chain, book, metrics)
+            axon = await self._start_axon(stack, chain, book, gateway, metrics)
             metrics.serve(settings.metrics_port)
             endpoint = external_endpoint(
                 settings.external_ip, settings.external_port or axon.port, local=settings.chain.is_devnet
@@ -149,8 +161,9 @@ class ValidatorService:
                 book.ledger.path,
             )
             rounds = _RoundDuty(
-                Rounds(chain, exchange, book, parameters),
+                Rounds(chain, exchange, book, parameters, quiet=quiet),
                 Auditor(exchange, book, parameters, pool),
+                gateway,
                 RoundMetrics(metrics.registry),
                 parameters.round_seconds,
             )
@@ -179,6 +192,7 @@ class ValidatorService:
                     "weights": repeat("setting weights", weights.run),
                     "publishing the axon": repeat("publishing the axon", publish),
                     "the check of our own axon": repeat("the check of our own axon", check),
+                    **gateway.duties(),
                 },
             )
             log.info("validator stops hotkey=%s", self.hotkey.ss58)
@@ -199,7 +213,9 @@ class ValidatorService:
         self.ledger_path = path
         return book
 
-    async def _start_axon(self, stack: AsyncExitStack, chain: Chain, book: Book, metrics: Metrics) -> Axon:
+    async def _start_axon(
+        self, stack: AsyncExitStack, chain: Chain, book: Book, gateway: Gateway, metrics: Metrics
+    ) -> Axon:
         nonces = await asyncio.to_thread(SqliteNonceStore, book.ledger.path.parent / "nonces.sqlite")
         stack.callback(nonces.close)
 
@@ -223,6 +239,7 @@ class ValidatorService:
         desk = ReceiptDesk(book.ledger.path)
         stack.callback(desk.close)
         axon.route("GET", "/v1/receipts", desk.answer, access=Access.REGISTERED)
+        gateway.attach(axon)
         await axon.start()
         stack.push_async_callback(axon.drain, DRAIN_SECONDS)
         self.axon = axon
@@ -232,9 +249,12 @@ class ValidatorService:
 class _RoundDuty:
     """A round and its audits; audits that this machine cannot do must not stop the rounds."""
 
-    def __init__(self, rounds: Rounds, auditor: Auditor, metrics: RoundMetrics, every: float) -> None:
+    def __init__(
+        self, rounds: Rounds, auditor: Auditor, gateway: Gateway, metrics: RoundMetrics, every: float
+    ) -> None:
         self._rounds = rounds
         self._auditor = auditor
+        self._gateway = gateway
         self._metrics = metrics
         self._every = every
         self._trouble = Trouble("a seal audit")
@@ -259,4 +279,5 @@ class _RoundDuty:
             self._trouble.failed(error)
         else:
             self._trouble.worked()
+        await self._gateway.settle(report.block, report.number)
         return max(_SHORTEST_PAUSE, self._every - (time.monotonic() - started))
