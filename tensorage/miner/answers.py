@@ -4,7 +4,7 @@
     400  no challenge, a stale block, another chain's block
     404  not one of our newest two commitments
     429  as many leaves are being read as can be in time, or as many as one validator may ask for at once
-    503  a sector that the walk leads to is damaged or its disk is away: said, and seen to
+    503  a sector or a shard that the walk leads to is damaged, or its disk is away: said, and seen to
 
 The same challenge asked twice is answered twice. Reading and hashing are done in threads of their own, which
 nothing else uses; background work waits meanwhile.
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ..allocator.errors import DamagedSectorError
+from ..allocator.errors import DamagedSectorError, DamagedShardError, SupersededError
 from ..allocator.reader import CommittedReader, Reader
 from ..challenge import MAX_HOPS, Challenge, answer
 from ..errors import RequestError, StorageError
@@ -49,6 +49,7 @@ class Answers:
     Args:
         netuid, miner: ours; the miner is the public key.
         see_to: told on the event loop which sector is damaged; False when that is known.
+        see_to_slots: told on the event loop that a shard is damaged, whose slot has ended.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Answers:
         blocks: Blocks,
         priority: Priority,
         see_to: Callable[[int], bool],
+        see_to_slots: Callable[[], None],
     ) -> None:
         self._reader = reader
         self._netuid = netuid
@@ -69,6 +71,7 @@ class Answers:
         self._blocks = blocks
         self._priority = priority
         self._see_to = see_to
+        self._see_to_slots = see_to_slots
         self._turns = Turns(
             "leaves are being read", most=MOST_HOPS, each=CALLER_HOPS, each_times=CALLER_CHALLENGES
         )
@@ -109,6 +112,14 @@ class Answers:
                     log.warning("sector damaged sector=%d error=%r", error.index, str(error))
                 raise RequestError(
                     "unready", f"sector {error.index} is damaged; it is being sealed again"
+                ) from error
+            except DamagedShardError as error:
+                log.warning("shard damaged error=%r", error.message)
+                self._see_to_slots()
+                raise RequestError("unready", "a shard is damaged; filler takes its place") from error
+            except SupersededError as error:
+                raise RequestError(
+                    "unknown", f"commitment {asked.commitment.hex()} is no longer one of our newest two"
                 ) from error
             except StorageError as error:
                 self._trouble.failed(error)

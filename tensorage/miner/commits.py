@@ -6,7 +6,8 @@ waited for during one tempo (a damaged sector is sealed again in that time and w
 who counts), and what was given up on purpose is left out of the next commitment as soon as the tempo allows.
 
 A sector that is kept under another root than the committed one has not been lost: clients' shards took the
-place of filler in it, or filler took back theirs. Until the next commitment both answered ones stay good.
+place of filler in it, or filler took back theirs. Until the next commitment both answered ones stay good, and
+what only the older of them has goes on taking space; so one more follows, even where nothing else changes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Change(enum.Enum):
     """How what is kept differs from what is committed to."""
 
     NONE = "none"
+    LINGERING = "space that only an older commitment needs"
     GROWN = "grown"
     DISPLACED = "clients' shards"
     DAMAGED = "damaged"
@@ -118,6 +120,8 @@ class Committer:
         committed = [] if newest is None else self._store.listing(newest.commitment.seq)
         planned = {sector.index for sector in self._store.sectors()}
         change = change_of(committed, self._store.entries(), planned)
+        if change is Change.NONE and newest is not None and self._store.pending().lingering:
+            change = Change.LINGERING
         if change is not Change.DAMAGED:
             self._damaged_since = None
         elif self._damaged_since is None:

@@ -4,6 +4,9 @@ Every `--seconds_per_reallocate`, and as soon as a sector turns out damaged: rec
 allocator's own steps and under its lock, so that an `allocate` beside it does no harm. While a challenge is
 answered the workers stand still. A damaged sector does not wait for the end of a long fill: the workers leave
 what they have begun, and start again with what was damaged.
+
+Filler that clients' shards have given back is sealed into its place first, and at least once an hour: a
+sector with a slot whose ticket is long over earns nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from ..allocator import slots
 from ..allocator.errors import BusyError
 from ..allocator.layout import Identity
 from ..allocator.partition import quotas
@@ -27,6 +32,9 @@ from ..chain.types import Metagraph
 from ..service.duty import repeat
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a fill goes on while there is filler to give back.
+GIVE_BACK_SECONDS = 3600.0
 
 
 class Filler:
@@ -54,6 +62,7 @@ class Filler:
         self._paused = False
         self._in_hand: frozenset[int] = frozenset()  # sectors that are sealed next, or were to be
         self._closed = False
+        self._began = 0.0
         #: Held while the plan is being changed: who looks at what is planned takes it too.
         self.planning = threading.Lock()
 
@@ -121,6 +130,25 @@ class Filler:
         self._again.set()
         return True
 
+    def wake(self) -> None:
+        """Plan and fill now, since filler has been given back. On the event loop."""
+        with self._lock:
+            if self._control is not None and time.monotonic() - self._began > GIVE_BACK_SECONDS:
+                self._control.stop()
+        self._again.set()
+
+    def settle(self) -> None:
+        """Give space back that no commitment needs. Blocks on the disk, for a moment.
+
+        Raises:
+            StorageError: a file or the database cannot be used.
+        """
+        self._data.settle()
+
+    def has_holes(self) -> bool:
+        """Whether filler has been given back and is not sealed again. Blocks on the disk."""
+        return bool(self.store.read(slots.to_fill))
+
     def partition(self, metagraph: Metagraph) -> None:
         """Share the sealed chunks out among the validators by stake. Blocks on the disk.
 
@@ -165,7 +193,8 @@ class Filler:
                         self._in_hand |= missing
                     if missing:
                         log.info("filling sectors=%d", len(missing))
-                    whole = self._data.fill(self._workers, control)
+                    whole = self._data.give_back(self._workers, control)
+                    whole = whole and self._data.fill(self._workers, control)
                     if missing and whole:
                         counts = self.store.counts()
                         log.info("filled sectors=%d", counts.sealed)
@@ -183,6 +212,7 @@ class Filler:
             if self._closed:
                 return None
             self._control = Control()
+            self._began = time.monotonic()
             if self._paused:
                 self._control.pause()
             return self._control
@@ -194,6 +224,8 @@ class Filler:
                 log.warning(
                     "sector file is gone, and is made anew sector=%d file=%s", sector.index, sector.path
                 )
+            for shard in found.shards:
+                log.warning("shard damaged ticket=%s why=%r", shard.ticket.hex(), shard.why)
             plan = self._data.plan(self._target, self._headroom)
             self._data.apply(plan)
             # A share of the space follows what others write; only the operator, at a start, asks for less.

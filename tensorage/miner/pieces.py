@@ -59,7 +59,6 @@ class Pieces:
 
     Args:
         shards: used from several threads.
-        miner: our public key.
         sign: signs with the miner's hotkey.
         see_to: told on the event loop that slots have changed.
     """
@@ -68,7 +67,6 @@ class Pieces:
         self,
         shards: ShardStore,
         *,
-        miner: bytes,
         sign: Sign,
         priority: Priority,
         retrievals: Retrievals,
@@ -76,7 +74,6 @@ class Pieces:
         see_to: Callable[[], None],
     ) -> None:
         self._shards = shards
-        self._miner = miner
         self._sign = sign
         self._priority = priority
         self._retrievals = retrievals
@@ -164,7 +161,7 @@ class Pieces:
         asked = call.json(ShardChallenge)
         ticket, client = await self._ticket(call), call.signer
         name, leaves = ticket.hash, ticket.leaves
-        nonce = shard.nonce(asked.salt, client.public_key, self._miner, name)
+        nonce = shard.nonce(asked.salt, client.public_key, self._shards.identity.hotkey, name)
 
         def answer() -> bytes:
             return shard.answer(

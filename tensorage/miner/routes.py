@@ -65,7 +65,7 @@ class Routes:
 
     async def _chunk_roots(self, call: Call) -> Reply:
         index = call.number("index", high=(1 << 63) - 1)
-        roots = await self._in_thread(lambda: self._store.chunk_roots(index))
+        roots = await self._in_thread(lambda: self._store.committed_chunk_roots(index))
         if roots is None:
             raise RequestError("unknown", f"there is no sector {index}")
         return roots

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from ..allocator.layout import DATABASE, Identity, directory_name
 from ..allocator.plan import Headroom, Target
 from ..allocator.reader import Reader
 from ..allocator.schema import read_identity
+from ..allocator.shards import ShardStore
 from ..allocator.store import Store
 from ..allocator.upkeep import drop
 from ..chain.client import Chain
@@ -45,6 +46,7 @@ from .commits import Committer
 from .fill import Filler
 from .priority import Priority
 from .routes import Routes
+from .shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,9 @@ T = TypeVar("T")
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - peers must reach it
 _METAGRAPH_BLOCKS = 5  # how often the metagraph is refreshed
 _SELFCHECK_SECONDS = 600.0
+_DAY = 86_400
+DEFAULT_TRASH_DAYS = 7.0
+LONGEST_TRASH = 365.0  # days
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class MinerSettings:
         restart: drop what is there first.
         profile: number of the sector profile; None for the network's own.
         external_port: None for the port that is listened on.
+        trash_days: how long shards that were removed or have expired are kept.
     """
 
     chain: ChainSettings
@@ -83,6 +89,7 @@ class MinerSettings:
     external_ip: str | None = None
     external_port: int | None = None
     metrics_port: int = 0
+    trash_days: float = DEFAULT_TRASH_DAYS
 
 
 class MinerService:
@@ -96,6 +103,7 @@ class MinerService:
     Attributes:
         endpoint: what is published, None before the axon listens.
         store: the miner's database, None before it is open.
+        shards: the clients' shards in it, likewise.
     """
 
     def __init__(self, settings: MinerSettings, hotkey: Hotkey, *, opener: Opener = open_chain) -> None:
@@ -103,6 +111,7 @@ class MinerService:
         self.hotkey = hotkey
         self.endpoint: Endpoint | None = None
         self.store: Store | None = None
+        self.shards: ShardStore | None = None
         self._opener = opener
         self._unready: str | None = "starting"
         # What waits for the disk: one thread for the loops, apart from those that answer.
@@ -149,6 +158,20 @@ class MinerService:
             reader = await self._in_thread(lambda: self.make_reader(reading))
             stack.callback(reader.close)
 
+            trash = round(settings.trash_days * _DAY)
+            self.shards = kept = await self._in_thread(lambda: ShardStore(store, trash_seconds=trash))
+            priority = Priority(filler.pause, filler.resume)
+            metrics = Metrics()
+            shards = Shards(
+                kept,
+                filler,
+                metagraph=chain.metagraph_now,
+                sign=self.hotkey.sign,
+                priority=priority,
+                registry=metrics.registry,
+            )
+            stack.callback(shards.close)
+
             blocks = Blocks(chain.block_hash)
             blocks.saw((await chain.metagraph(max_age=60)).block)
             answers = Answers(
@@ -157,14 +180,14 @@ class MinerService:
                 miner=identity.hotkey,
                 sign=self.hotkey.sign,
                 blocks=blocks,
-                priority=Priority(filler.pause, filler.resume),
+                priority=priority,
                 see_to=filler.see_to,
+                see_to_slots=shards.see_to,
             )
             stack.callback(answers.close)
             routes = Routes(reading, answers)
             stack.callback(routes.close)
-            metrics = Metrics()
-            axon = await self._start_axon(stack, chain, routes, metrics, store.path.parent)
+            axon = await self._start_axon(stack, chain, (routes, shards), metrics, store.path.parent)
             metrics.serve(settings.metrics_port)
             self.endpoint = external_endpoint(
                 settings.external_ip, settings.external_port or axon.port, local=local
@@ -181,7 +204,7 @@ class MinerService:
                 *(neuron.uid, self.hotkey.ss58, identity.netuid, self.endpoint, store.path.parent),
             )
             stack.callback(filler.stop)
-            await self._work(stop, chain, blocks, committer, filler)
+            await self._work(stop, chain, blocks, committer, filler, shards)
 
     def _profile(self) -> int:
         """The sector profile that was asked for, else that of the database, else the network's."""
@@ -201,7 +224,12 @@ class MinerService:
         return Reader(store)
 
     async def _start_axon(
-        self, stack: AsyncExitStack, chain: Chain, routes: Routes, metrics: Metrics, directory: Path
+        self,
+        stack: AsyncExitStack,
+        chain: Chain,
+        served: Sequence[Routes | Shards],
+        metrics: Metrics,
+        directory: Path,
     ) -> Axon:
         nonces = await self._in_thread(lambda: SqliteNonceStore(directory / "nonces.sqlite"))
         stack.callback(nonces.close)
@@ -224,7 +252,8 @@ class MinerService:
             ready=ready,
             metrics=metrics,
         )
-        routes.attach(axon)
+        for routes in served:
+            routes.attach(axon)
         await axon.start()
         stack.push_async_callback(axon.drain, DRAIN_SECONDS)
         return axon
@@ -236,15 +265,19 @@ class MinerService:
         blocks: Blocks,
         committer: Committer,
         filler: Filler,
+        shards: Shards,
     ) -> None:
         """Run the duties until `stop` is set, or one of them fails by a mistake of ours."""
         endpoint = self.endpoint
         assert endpoint is not None
         block_time = chain.block_time
         published = asyncio.Event()
+        grown = asyncio.Event()
 
         async def commit() -> float:
-            await self._in_thread(committer.step)
+            if await self._in_thread(committer.step) is not None:
+                grown.set()
+                shards.see_to()
             return min(12.0, max(0.5, block_time))
 
         async def publish() -> float:
@@ -273,8 +306,11 @@ class MinerService:
                 "committing": repeat("committing", commit),
                 "publishing the axon": repeat("publishing the axon", publish),
                 "the check of our own axon": repeat("the check of our own axon", check),
-                "sharing space among validators": repeat("sharing space among validators", partition),
+                "sharing space among validators": repeat(
+                    "sharing space among validators", partition, again=grown
+                ),
                 "filling": filler.run(),
+                **shards.duties(),
             },
         )
         log.info("miner stops hotkey=%s", self.hotkey.ss58)

@@ -18,13 +18,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-from ..allocator.shards import ShardStore, Upload
+from ..allocator.shards import ShardStore
+from ..allocator.uploads import Upload
 from ..chain.auth import verify
 from ..chain.types import Metagraph
 from ..errors import RequestError
 from ..hashchain import Sign
 from ..ticket import Stored
-from ..transport.axon import StreamCall
+from ..transport.axon import Axon, StreamCall
+from ..transport.file_calls import SHARD_SECONDS
 from ..transport.file_messages import StoredMessage
 from .metrics import ShardMetrics
 from .priority import Priority
@@ -65,6 +67,10 @@ class Uploads:
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._waiting: Counter[bytes] = Counter()  # uploads of a ticket, the one under way among them
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="uploads")
+
+    def attach(self, axon: Axon) -> None:
+        """Serve uploads on `axon`."""
+        axon.stream("PUT", "/v1/shards/{ticket}", self.put, total_seconds=SHARD_SECONDS)
 
     async def put(self, call: StreamCall) -> StoredMessage:
         """Take a shard in; its receipt.

@@ -43,6 +43,7 @@ async def miner():
         blocks=Blocks(lambda number: asyncio.sleep(0, bytes(32))),
         priority=Priority(lambda: None, lambda: None),
         see_to=lambda index: True,
+        see_to_slots=lambda: None,
     )
     yield answers, disk
     disk.go.set()

@@ -42,7 +42,7 @@ def test_the_first_commitment_is_made_at_once():
     assert not may_commit(None, 5, TEMPO, Change.NONE)
 
 
-@pytest.mark.parametrize("change", [Change.GROWN, Change.DISPLACED, Change.GIVEN_UP])
+@pytest.mark.parametrize("change", [Change.GROWN, Change.DISPLACED, Change.LINGERING, Change.GIVEN_UP])
 def test_later_ones_are_made_at_most_once_a_tempo(change):
     newest = committed_at(100)
     assert not may_commit(newest, 100 + TEMPO - 1, TEMPO, change)
