@@ -9,11 +9,12 @@ Imported by worker processes: standard library and the core only.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .. import merkle, seal
@@ -22,6 +23,7 @@ from .layout import UNFINISHED
 
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
 _GROUP_HEIGHT = 4
+_PUNCH_HOLE_KEEP_SIZE = 0x03  # flags of fallocate(2)
 
 
 def sync_directory(directory: Path) -> None:
@@ -140,3 +142,48 @@ def read_chunks(path: Path, profile: Profile) -> Iterator[memoryview]:
                 yield view
     finally:
         os.close(fd)
+
+
+def write_ranges(path: Path, size: int, ranges: Iterable[tuple[int, memoryview]]) -> None:
+    """Write into a file that is there, and flush it: (offset, bytes), both aligned to pages.
+
+    Raises:
+        OSError: the file is not there, or the disk does not take them.
+        ValueError: it has not `size` bytes.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if (is_size := os.fstat(fd).st_size) != size:
+            raise ValueError(f"has {is_size} bytes, not {size}")
+        for offset, data in ranges:
+            left, at = data, offset
+            while left:
+                written = os.pwrite(fd, left, at)
+                left, at = left[written:], at + written
+        os.fsync(fd)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def punch(fd: int, offset: int, length: int) -> bool:
+    """Give the space of a part of a file back to the disk; the part reads as zeros and the size stays.
+
+    Returns:
+        False where the filesystem cannot; nothing has changed then.
+
+    Raises:
+        OSError: it could, and refused.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "fallocate"):
+        return False
+    call = libc.fallocate
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    if call(fd, _PUNCH_HOLE_KEEP_SIZE, offset, length) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EOPNOTSUPP, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number))

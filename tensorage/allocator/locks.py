@@ -1,6 +1,7 @@
 """Who may do what to a data directory, across processes. All are flock(2): they end with their holder.
 
 fill.lock   one process at a time plans, seals, verifies and removes
+hole.lock   one thread of one process at a time punches holes, or chooses which to fill; for a moment
 use.lock    everybody who has the database open shares it; --restart needs it alone
 serve.lock  one miner at a time answers for it; an allocation beside it is welcome
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .errors import BusyError
 from .layout import FILL_LOCK as FILL
+from .layout import HOLE_LOCK as HOLE
 from .layout import SERVE_LOCK as SERVE
 from .layout import USE_LOCK as USE
 
@@ -48,6 +50,17 @@ def filling(directory: Path) -> Iterator[None]:
             ) from error
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def holing(directory: Path) -> Iterator[None]:
+    """The right to punch holes into sectors, or to choose which to fill. Waits for it."""
+    fd = _open(directory, HOLE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

@@ -7,6 +7,7 @@
    highest index down.
 4. A disk that is no longer named is left alone: its sectors count, and are neither removed nor replaced.
 5. Damaged sectors are sealed again on their own disk, or dropped where it has no room.
+6. A sector with clients' shards in it is never removed, and sealed again whether there is room or not.
 """
 
 from __future__ import annotations
@@ -112,12 +113,14 @@ class Held:
     Attributes:
         sealed: whether it is trusted; otherwise it is quarantined.
         on_disk: whether its file takes up space.
+        slots: whether clients' shards have the place of some of it.
     """
 
     index: int
     disk: str
     sealed: bool = True
     on_disk: bool = True
+    slots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,7 @@ def make_plan(
     """
     wanted = max(_wanted(profile, disks, held, target), len(held) if target.only_grow else 0)
     named = {disk.id for disk in disks if disk.named}
-    movable = [sector for sector in held if sector.disk in named]
+    movable = [sector for sector in held if sector.disk in named and not sector.slots]
     surplus = max(len(held) - wanted, 0)
     # What takes no space goes first, since nothing else may fit in its place; then what is damaged.
     removed = sorted(movable, key=lambda sector: (sector.sealed, sector.on_disk, -sector.index))[:surplus]
@@ -234,7 +237,7 @@ def make_plan(
 
     space = _Space(profile, disks, headroom)
     damaged = [sector for sector in left if not sector.sealed and sector.disk in named]
-    reseal = [sector for sector in damaged if sector.on_disk or space.take(sector.disk)]
+    reseal = [sector for sector in damaged if sector.on_disk or space.take(sector.disk) or sector.slots]
     removed += [sector for sector in damaged if sector not in reseal]
     keep = [sector for sector in left if sector not in damaged]
     used = {sector.index for sector in held}

@@ -38,11 +38,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A sector to seal into its file, or a file to check."""
+    """A sector to seal into its file, or a file to check.
+
+    Attributes:
+        ranges: (offset, length) of the parts that are missing in a file that is there, in bytes: no more than
+            those are written, in place. Empty for a file that is to be made.
+    """
 
     index: int
     path: Path
     seal: bool
+    ranges: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +136,11 @@ class _Process:
 
     def give(self, job: Job) -> None:
         self.job = job
-        order = {"index": job.index, "path": str(job.path)}
+        order: dict[str, Any] = {"index": job.index, "path": str(job.path)}
         if job.seal:
             order["seal"] = self._identity.sector_id(job.index).hex()
+        if job.ranges:
+            order["ranges"] = job.ranges
         assert self.popen.stdin is not None
         try:
             self.popen.stdin.write(json.dumps(order).encode() + b"\n")
@@ -232,7 +240,7 @@ class Supervisor:
         self._workers.pop(worker.number, None)
         self.control._remove(worker.popen)
         worker.kill()
-        if worker.job is not None and worker.job.seal:
+        if worker.job is not None and worker.job.seal and not worker.job.ranges:
             worker.job.path.with_suffix(UNFINISHED).unlink(missing_ok=True)
         return worker.job
 

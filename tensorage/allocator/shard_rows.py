@@ -82,6 +82,12 @@ def find(db: sqlite3.Connection, ticket_hash: bytes) -> ShardRow | None:
     return _row(row) if row else None
 
 
+def live(db: sqlite3.Connection) -> list[ShardRow]:
+    """The rows of all shards that are kept."""
+    query = f"SELECT {_COLUMNS} FROM shards JOIN disks USING (disk) WHERE state IN {LIVE}"  # noqa: S608
+    return [_row(row) for row in db.execute(query)]
+
+
 def with_files(db: sqlite3.Connection) -> list[tuple[bytes, Path]]:
     """(ticket hash, data directory) of the shards whose files are needed."""
     query = "SELECT ticket, directory FROM shards JOIN disks USING (disk) WHERE nodes IS NOT NULL"

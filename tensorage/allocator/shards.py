@@ -20,7 +20,8 @@
       .usage() -> {validator's SS58: slots}                  .quota(validator) .used(validator) -> int
       .free_bytes() -> int                                   .live() -> int
       .leaving() -> bool                                     .set_leaving(bool)
-      .add_retrieval(retrieval, validator, now)              .retrievals(validator, start, limit)
+      .add_retrievals([(retrieval, validator), ...], now)    in one transaction
+      .retrievals(validator, start, limit) -> [(id, Retrieval)]
       .close()
 
 Everything blocks on the disk, and may be called from any thread; `Upload` is for one thread at a time.
@@ -33,31 +34,30 @@ the same time at once; a receipt is given out after both.
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
-from .. import seal, ticket
+from .. import seal
 from ..chain.address import ss58
 from ..errors import RequestError, StorageError, TensorageError
-from ..hashchain import Sign
 from ..ticket import Retrieval, SignedTicket, Stored, Ticket
 from . import retrievals, shard_rows, slots
 from .errors import DamagedShardError
 from .files import sync_directory
 from .layout import SHARDS, parse_shard_path, shard_path
-from .shard_files import FULL, ShardWriter, WrongBytesError, read_groups, read_piece
+from .shard_files import ShardWriter, WrongBytesError, read_groups, read_piece
 from .shard_rows import ShardRow
 from .store import Store
 from .together import Together
 from .transition import Transition, transition
+from .uploads import Upload, disk_errors, full
+
+__all__ = ["ShardRow", "ShardStore", "Transition", "Upload"]
 
 TRASH_SECONDS = 7 * 86_400
 #: What uploads leave free of a disk: this share of it, and no more than these bytes.
@@ -66,80 +66,6 @@ RESERVE_MOST = 1 << 30
 _MOST_ROWS = (1 << 31) - 1
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
-
-
-class Upload:
-    """One shard on its way in. A context manager: what is not finished at its end leaves nothing behind."""
-
-    def __init__(self, shards: ShardStore, signed: SignedTicket, disk: int, writer: ShardWriter) -> None:
-        self.signed = signed
-        self.disk = disk
-        self.nodes = b""
-        self.stored: Stored | None = None
-        self._shards = shards
-        self._writer = writer
-        self._renamed = False
-
-    @property
-    def path(self) -> Path:
-        return self._writer.path
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes.
-
-        Raises:
-            ProofError: they are more than the ticket says.
-            RequestError: "full".
-            StorageError: the disk does not take them.
-        """
-        with _disk_errors(self.path):
-            self._writer.write(data)
-
-    def finish(self, sign: Sign, unix_ms: int) -> Stored:
-        """Check the bytes, put them where they last, and give the receipt.
-
-        Args:
-            sign: signs with the miner's hotkey.
-            unix_ms: the time now.
-
-        Raises:
-            ProofError: they are not all of the shard, or another shard.
-            RequestError: "full": there is no space, or no chunk left to give.
-            StorageError: the disk or the database does not take them.
-        """
-        ticket_ = self.signed.ticket
-        with _disk_errors(self.path):
-            self.nodes = self._writer.finish(ticket_.shard_root)
-            self._renamed = True
-        stored = ticket.stored(ticket_.hash, unix_ms, sign)
-        self.stored = stored
-        try:
-            self._shards._landing.do(self)
-        except StorageError as error:
-            if "disk is full" in error.message:  # as SQLite says it
-                raise _full(f"our database is full: {error.message}") from error
-            raise
-        self._renamed = False
-        return stored
-
-    def discard(self) -> None:
-        """Drop it, if it was not finished; safe to call twice."""
-        try:
-            self._writer.discard()
-            if self._renamed:
-                self.path.unlink(missing_ok=True)
-                self._renamed = False
-        finally:
-            self._shards._over(self.signed.ticket)
-
-    def __enter__(self) -> Upload:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.discard()
 
 
 class ShardStore:
@@ -166,7 +92,6 @@ class ShardStore:
         self._lock = threading.Lock()
         self._coming: dict[bytes, Ticket] = {}  # uploads under way
         self._landing: Together[Upload] = Together(self._land)
-        self._retrievals = retrievals.Retrievals(self._writing)
         try:
             self._sweep()
         except BaseException:
@@ -175,7 +100,6 @@ class ShardStore:
 
     def close(self) -> None:
         """Close the databases; safe to call twice. Uploads under way come to nothing."""
-        self._retrievals.close()
         self._writing.close()
         self._reading.close()
 
@@ -191,7 +115,7 @@ class ShardStore:
         for directory in self._reading.disks().values():
             for path in (directory / SHARDS).glob("??/*"):
                 if parse_shard_path(path) is not None and path not in needed:
-                    with _disk_errors(path):
+                    with disk_errors(path):
                         path.unlink()
 
     # Taking in
@@ -227,13 +151,14 @@ class ShardStore:
             coming = sum(t.validator == ticket_.validator for t in self._coming.values())
             quota, used = self.quota(ticket_.validator), self.used(ticket_.validator)
             if used + coming >= quota:
-                raise _full(f"the validator's quota here is {quota} chunks, and {used + coming} are taken")
+                raise full(f"the validator's quota here is {quota} chunks, and {used + coming} are taken")
             self._coming[ticket_.hash] = ticket_
         try:
             disk, directory = self._choose_disk(ticket_.size)
             path = shard_path(directory, ticket_.hash)
-            with _disk_errors(path):
-                return Upload(self, signed, disk, ShardWriter(path, ticket_.leaves))
+            with disk_errors(path):
+                writer = ShardWriter(path, ticket_.leaves)
+            return Upload(signed, disk, writer, self._landing.do, lambda: self._over(ticket_))
         except BaseException:
             self._over(ticket_)
             raise
@@ -257,10 +182,10 @@ class ShardStore:
         room = {disk: self._room(directory) for disk, directory in disks}
         for disk, directory in sorted(disks, key=lambda each: -room[each[0]]):
             if room[disk] < size:
-                raise _full("our disks are full")
+                raise full("our disks are full")
             if self._reading.read(lambda db, disk=disk: slots.free_chunk(db, profile, disk)):  # type: ignore[misc]
                 return disk, directory
-        raise _full("there is no chunk left to give")
+        raise full("there is no chunk left to give")
 
     def _room(self, directory: Path) -> int:
         """Bytes that uploads may still take on a disk; below 0 when it is not there."""
@@ -276,7 +201,7 @@ class ShardStore:
     def _land(self, uploads: Sequence[Upload]) -> list[TensorageError | None]:
         """Flush the names of files, and write their rows and slots in one transaction."""
         for directory in {upload.path.parent for upload in uploads}:
-            with _disk_errors(directory):
+            with disk_errors(directory):
                 sync_directory(directory)
         now = int(time.time())
         return self._writing.write(lambda db: [self._place(db, upload, now) for upload in uploads])
@@ -285,7 +210,7 @@ class ShardStore:
         profile, ticket_ = self.identity.sectors, upload.signed.ticket
         place = slots.free_chunk(db, profile, upload.disk)
         if place is None:
-            return _full("there is no chunk left to give")
+            return full("there is no chunk left to give")
         assert upload.stored is not None
         db.execute("SAVEPOINT one")
         try:
@@ -410,8 +335,12 @@ class ShardStore:
 
     def prune(self, now: int) -> None:
         """Forget retrievals that are old, and shards that are over and whose tickets have expired."""
-        self._retrievals.prune(now)
-        self._writing.write(lambda db: shard_rows.forget(db, now))
+
+        def work(db: sqlite3.Connection) -> None:
+            retrievals.prune(db, now)
+            shard_rows.forget(db, now)
+
+        self._writing.write(work)
 
     # What there is
 
@@ -476,12 +405,16 @@ class ShardStore:
     # Retrievals
 
     def add_retrieval(self, retrieval: Retrieval, validator: bytes, now: int) -> None:
-        """Keep a retrieval for its ticket's validator. Not flushed at once: a crash may lose the last."""
-        self._retrievals.add(retrieval, validator, now)
+        """Keep one retrieval; many are kept with `add_retrievals`, which flushes once."""
+        self.add_retrievals([(retrieval, validator)], now)
+
+    def add_retrievals(self, records: Sequence[tuple[Retrieval, bytes]], now: int) -> None:
+        """Keep retrievals, each with the public key of its ticket's validator."""
+        self._writing.write(lambda db: retrievals.add(db, records, now))
 
     def retrievals(self, validator: bytes, start: int, limit: int) -> list[tuple[int, Retrieval]]:
         """(id, retrieval) of a validator's tickets, in ascending id from `start` on."""
-        return self._retrievals.of(validator, start, limit)
+        return self._reading.read(lambda db: retrievals.of(db, validator, start, limit))
 
 
 def _receipt(row: ShardRow) -> Stored:
@@ -495,21 +428,3 @@ def _receipt(row: ShardRow) -> Stored:
     if not row.live:
         raise RequestError("conflict", f"the shard of this ticket is over: {row.reason or row.state}")
     return row.stored
-
-
-def _full(message: str) -> RequestError:
-    return RequestError("full", message)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the system refuses about a file into RequestError ("full") or StorageError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            log.warning("disk full file=%s error=%r", path, error.strerror)
-            raise _full("our disk is full") from error
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror}", remedy="Check the disk and its permissions"
-        ) from error

@@ -5,11 +5,15 @@
         plan = data.plan(target, headroom)    # to show, or to act on
         data.apply(plan)
         data.fill(workers)
+        data.give_back(workers)               # the slots of shards that are over
         data.verify(workers)
+        data.verify_shards()
+    data.settle()                             # after each commitment; needs no `filling`
 
 Order is what makes it safe to stop anywhere: a file is in place before its row says sealed, and a row is gone
 before its file is. So a file without a row was never trusted and is removed, and a row without a file is
-planned anew.
+planned anew. A sector that has slots keeps its row in any case: it is quarantined, sealed again whole, and
+its slots stay, since their shards lie in files of their own.
 """
 
 from __future__ import annotations
@@ -20,8 +24,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError, UsageError
-from . import disks, locks, machine, schema
-from .layout import DATABASE, DISK_ID, SECTORS, Identity, parse_sector_path, sector_path
+from . import disks, locks, machine, overlay, schema, slots
+from .layout import (
+    DATABASE,
+    DISK_ID,
+    SECTORS,
+    SHARDS,
+    Identity,
+    parse_sector_path,
+    parse_shard_path,
+    sector_path,
+)
+from .overlay import LostShard, Settled
 from .plan import Headroom, Held, Plan, Target, make_plan
 from .sealing import Control, Job, Observer, Progress, Supervisor
 from .store import Sector, Store
@@ -34,12 +48,15 @@ class Recovery:
     Attributes:
         removed: files that no row vouches for.
         lost: sectors whose file is gone; their place in the plan is made anew.
-        damaged: sectors whose file has the wrong size, and those that were quarantined before.
+        damaged: sectors whose file has the wrong size, or is gone while shards have slots in them, and those
+            that were quarantined before.
+        shards: clients' shards whose file is gone or has the wrong size; they are given up.
     """
 
     removed: tuple[Path, ...]
     lost: tuple[Sector, ...]
     damaged: tuple[Sector, ...]
+    shards: tuple[LostShard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +148,23 @@ class DataDirectory:
                 removed.append(path)
         whole = self.identity.sectors.size
         lost, damaged = [], []
+        slotted = self.store.read(slots.sectors_with_slots)
         for row in rows.values():
             if row.state == "planned":
                 continue
             if not row.path.is_file():
-                lost.append(row)
-                continue
-            if (size := row.path.stat().st_size) != whole:
+                if row.index not in slotted:
+                    lost.append(row)
+                    continue
+                self.store.quarantine(row.index, "is gone")
+            elif (size := row.path.stat().st_size) != whole:
                 self.store.quarantine(row.index, f"has {size} bytes, not {whole}")
             now = self.store.sector(row.index)
             if now is not None and now.state == "quarantined":
                 damaged.append(now)
         self.store.forget(row.index for row in lost)
-        return Recovery(tuple(removed), tuple(lost), tuple(damaged))
+        shards = overlay.missing(self.store, self.directories)
+        return Recovery(tuple(removed), tuple(lost), tuple(damaged), tuple(shards))
 
     def plan(self, target: Target, headroom: Headroom) -> Plan:
         """What to do to come to the target; nothing is done yet.
@@ -153,8 +174,15 @@ class DataDirectory:
         """
         surveyed = disks.survey(self.store, self._ids)
         id_of = {disk.directory: disk.id for disk in surveyed}
+        slotted = self.store.read(slots.sectors_with_slots)
         held = [
-            Held(row.index, id_of[row.directory], row.state == "sealed", row.path.is_file())
+            Held(
+                row.index,
+                id_of[row.directory],
+                row.state == "sealed",
+                row.path.is_file(),
+                row.index in slotted,
+            )
             for row in self.store.sectors()
             if row.state != "planned" and row.directory in id_of
         ]
@@ -170,9 +198,10 @@ class DataDirectory:
             StorageError: a file or the database cannot be used.
         """
         places = self.store.disks()
-        self.store.forget(place.index for place in plan.remove)
+        dropped = set(self.store.forget(place.index for place in plan.remove))
         for place in plan.remove:
-            sector_path(places[place.disk], place.index).unlink(missing_ok=True)
+            if place.index in dropped:  # none that has got a slot since the plan was made
+                sector_path(places[place.disk], place.index).unlink(missing_ok=True)
         self.store.plan((place.index, place.disk) for place in plan.add)
 
     def unsealed(self) -> list[Sector]:
@@ -232,7 +261,7 @@ class DataDirectory:
                 found.append(Damage(rows[job.index], why))
 
         def on_nodes(job: Job, nodes: bytes) -> None:
-            if nodes != b"".join(self.store.nodes(job.index)):
+            if overlay.differs(self.store, job.index, nodes):
                 on_damaged(job, "has bytes that are not those that were sealed")
 
         jobs = [
@@ -242,6 +271,52 @@ class DataDirectory:
         ]
         self._run(jobs, workers, control, observer, on_nodes, on_damaged)
         return found
+
+    @_disk_errors()
+    def give_back(
+        self, workers: int | None = None, control: Control | None = None, observer: Observer = _ignore
+    ) -> bool:
+        """Seal filler into the holes of slots that have ended; under `filling`. False when it was stopped.
+
+        The slots go on to be committed and answered for until that is done and flushed; the commitment after
+        leaves them out.
+
+        Raises:
+            NoSpaceError, UsageError, StorageError: as `fill`.
+        """
+        holes = overlay.refill(self.store, self.directories)
+
+        def on_nodes(job: Job, nodes: bytes) -> None:
+            if nodes != b"".join(self.store.nodes(job.index)):
+                on_damaged(job, "has other nodes than those that were stored")
+                return
+            self.store.write(lambda db: slots.filled(db, holes[job]))
+
+        def on_damaged(job: Job, why: str) -> None:
+            self.store.quarantine(job.index, why)
+
+        return self._run(list(holes), workers, control, observer, on_nodes, on_damaged)
+
+    @_disk_errors()
+    def settle(self) -> Settled:
+        """Give back the space of filler and of shards that no commitment has any more that is answered.
+
+        At any time, beside anything else: after a commitment there is something to do.
+
+        Raises:
+            StorageError: a file or the database cannot be used.
+        """
+        return overlay.settle(self.store)
+
+    @_disk_errors()
+    def verify_shards(self, control: Control | None = None) -> list[LostShard]:
+        """Read every shard and compare it with its stored nodes; those that differ are given up.
+
+        Raises:
+            StorageError: a disk or the database cannot be read.
+        """
+        control = control or Control()
+        return overlay.verify(self.store, self.directories, lambda: control.stopped)
 
     def _run(
         self,
@@ -275,7 +350,7 @@ class Dropped:
 
 
 def drop(roots: Sequence[Path], identity: Identity) -> Dropped:
-    """Empty the database and remove the sector files of an identity, on every disk that is named.
+    """Empty the database and remove an identity's files, sectors and shards, on every disk that is named.
 
     Nothing but our own files is removed, by their names, and directories that are empty then. The signed
     chain of commitments goes on, wherever it can be read.
@@ -300,8 +375,13 @@ def drop(roots: Sequence[Path], identity: Identity) -> Dropped:
                     if parse_sector_path(path) is not None:
                         path.unlink()
                         files += 1
+                for path in (directory / SHARDS).glob("??/*"):
+                    if parse_shard_path(path) is not None:
+                        path.unlink()
+                        files += 1
                 (directory / DISK_ID).unlink(missing_ok=True)
-                for empty in [*(directory / SECTORS).glob("??"), directory / SECTORS]:
+                tops = (directory / SECTORS, directory / SHARDS)
+                for empty in [*(below for top in tops for below in top.glob("??")), *tops]:
                     if empty.is_dir() and not any(empty.iterdir()):
                         empty.rmdir()
         except OSError as error:

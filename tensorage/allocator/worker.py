@@ -28,14 +28,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from .. import seal
-from .files import SectorWriter, group_nodes, read_chunks
+from .files import SectorWriter, group_nodes, read_chunks, write_ranges
 
 NICE = 10
 REPORT_SECONDS = 0.2
@@ -78,6 +78,33 @@ class Worker:
             wait(written)
             writer.discard()
 
+    def refill(
+        self, path: Path, sector_id: bytes, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[int | bytes]:
+        """Seal a sector, and write parts of it into the file that is there; yields as `seal`.
+
+        Raises:
+            OSError: no memory, no such file, or it cannot be written.
+            ValueError: it has not the size of a sector.
+        """
+        if self._sealer is None:
+            self._sealer = seal.Sealer(self._profile)
+        a_pass = self._profile.size // seal.PASSES
+        for number, _ in enumerate(self._sealer.steps(sector_id)):
+            yield (number + 1) * a_pass
+        nodes: list[bytes] = []
+        parts: list[tuple[int, memoryview]] = []
+        for number, chunk in enumerate(self._sealer.last_pass()):
+            nodes.append(group_nodes(chunk))
+            first = number * seal.CHUNK_SIZE
+            parts += [
+                (offset, chunk[offset - first : offset - first + length])
+                for offset, length in ranges
+                if first <= offset < first + seal.CHUNK_SIZE
+            ]
+        write_ranges(path, self._profile.size, parts)
+        yield b"".join(nodes)
+
     def check(self, path: Path) -> Iterator[int | bytes]:
         """Read a sector's file: yields bytes done, at last the nodes.
 
@@ -91,13 +118,20 @@ class Worker:
             yield (number + 1) * seal.CHUNK_SIZE
         yield b"".join(nodes)
 
+    def _steps(self, job: dict[str, Any], path: Path) -> Iterator[int | bytes]:
+        if "seal" not in job:
+            return self.check(path)
+        sector_id = bytes.fromhex(job["seal"])
+        if "ranges" in job:
+            return self.refill(path, sector_id, [(offset, length) for offset, length in job["ranges"]])
+        return self.seal(path, sector_id)
+
     def messages(self, job: dict[str, Any]) -> Iterator[dict[str, Any] | bytes]:
         """Do a job and say so."""
         index, path = job["index"], Path(job["path"])
         told = time.monotonic()
         try:
-            steps = self.seal(path, bytes.fromhex(job["seal"])) if "seal" in job else self.check(path)
-            for step in steps:
+            for step in self._steps(job, path):
                 if isinstance(step, bytes):
                     yield {"index": index, "nodes": len(step)}
                     yield step
@@ -108,7 +142,7 @@ class Worker:
             yield {"index": index, "damaged": str(error)}
         except OSError as error:
             why = error.strerror or str(error)
-            if "seal" not in job and error.errno in _DAMAGE:
+            if ("seal" not in job or "ranges" in job) and error.errno in _DAMAGE:
                 yield {"index": index, "damaged": f"cannot be read: {why}"}
             else:
                 yield {"index": index, "failed": why, "errno": error.errno}
