@@ -1,4 +1,4 @@
-"""The `miner` command: flags in, service out."""
+"""The `miner` command: flags in, service out; and `miner exit`, which lets one leave."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from .. import config
 from ..allocator.plan import Headroom
 from ..chain.network import ChainSettings
 from ..chain.wallet import load_hotkey
+from ..errors import UsageError
 from ..service.lifetime import serve
-from .service import MinerService, MinerSettings
+from .leaving import leave
+from .service import DEFAULT_TRASH_DAYS, LONGEST_TRASH, MinerService, MinerSettings
 
 
 def build(service: type[MinerService]) -> typer.Typer:
     """The command that runs a miner of that kind."""
     app = typer.Typer(add_completion=False)
 
-    @app.command()
+    @app.callback(invoke_without_command=True)
     def miner(
+        context: typer.Context,
         db_root_path: config.DbRootPath = [config.DEFAULT_DB_ROOT],  # noqa: B006 - typer copies it
         size_in_gb: config.SizeInGb = None,
         threshold: config.Threshold = None,
@@ -53,6 +56,16 @@ def build(service: type[MinerService]) -> typer.Typer:
         axon_port: config.AxonPort = config.DEFAULT_AXON_PORT,
         axon_external_ip: config.AxonExternalIp = None,
         axon_external_port: config.AxonExternalPort = None,
+        trash_days: Annotated[
+            float,
+            typer.Option(
+                "--trash_days",
+                "--trash-days",
+                min=0,
+                max=LONGEST_TRASH,
+                help="How long shards that were removed or expired can be restored; fractions are allowed.",
+            ),
+        ] = DEFAULT_TRASH_DAYS,
         profile: Annotated[
             int | None,
             typer.Option("--profile", min=0, max=1, help="Size of sectors.", show_default="1; 0 on a devnet"),
@@ -63,10 +76,13 @@ def build(service: type[MinerService]) -> typer.Typer:
         metrics_port: config.MetricsPort = 0,
         config_file: config.Config = None,
     ) -> None:
-        """Keep sealed sectors, prove it to validators, and fill what is missing meanwhile.
+        """Keep sealed sectors and clients' shards, prove it to validators, fill what is missing meanwhile.
 
         Example: tensorage miner --netuid 7 --wallet.name miner --size_in_gb 500 --axon.port 8091
         """
+        if context.invoked_subcommand is not None:
+            _check_none_given(context)
+            return
         config.setup_logging(config.LogSettings(logging_debug, logging_trace, logging_dir), "miner")
         settings = MinerSettings(
             chain=ChainSettings(network, chain_endpoint, config.netuid_of(network, netuid, chain_endpoint)),
@@ -82,16 +98,34 @@ def build(service: type[MinerService]) -> typer.Typer:
             external_ip=axon_external_ip,
             external_port=axon_external_port,
             metrics_port=metrics_port,
+            trash_days=trash_days,
         )
         if restart and not disable_prompt:
             _confirm_restart(settings.roots)
         hotkey = load_hotkey(wallet_name, wallet_hotkey, str(wallet_path))
         asyncio.run(serve(service(settings, hotkey).run))
 
+    app.command("exit")(leave)
     return app
 
 
 app = build(MinerService)
+
+
+def _check_none_given(context: typer.Context) -> None:
+    """Check that no flag stands before a sub-command, where nobody would read it.
+
+    Raises:
+        UsageError: one does.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            flag, command = parameter.opts[0], context.invoked_subcommand
+            raise UsageError(
+                f"{flag} stands before {command}",
+                remedy=f"Put flags behind it: tensorage miner {command} {flag} ...",
+            )
 
 
 def _confirm_restart(roots: Sequence[Path]) -> None:

@@ -85,6 +85,4 @@ class Shards:
         self.store.close()
 
     def _record(self, records: Sequence[Record]) -> None:
-        now = int(time.time())
-        for retrieval, validator in records:
-            self.store.add_retrieval(retrieval, validator, now)
+        self.store.add_retrievals(records, int(time.time()))
