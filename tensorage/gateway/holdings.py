@@ -200,6 +200,16 @@ class HoldingRows(UploadRows):
 
         return self._write(work)
 
+    def give_up(self, ticket: bytes, now: int) -> None:
+        """A ticket without a receipt is not going to be used; its miner is to be told."""
+
+        def work(db: sqlite3.Connection) -> None:
+            known = shard_of(db, ticket)
+            if known is not None and known.state == "issued":
+                set_removing(db, ticket, now)
+
+        self._write(work)
+
     def replace_shard(
         self, id: bytes, stripe: int, number: int, signed: SignedTicket, stored: Stored, now: int
     ) -> None:

@@ -183,6 +183,7 @@ class Repairer:
         except (PeerError, ProofError) as error:
             self._shunned[move.to.hotkey] = care.clock() + SHUN_ROUNDS * care.settings.round_seconds
             log.info("a miner did not take a shard hotkey=%s reason=%r", move.to.hotkey, error.message)
+            await care.db(store.give_up, signed.ticket.hash, care.now())
             return False
         await care.db(store.replace_shard, file.id, stripe.number, move.number, signed, stored, care.now())
         log.info(
