@@ -19,8 +19,8 @@ from ..chain.types import Metagraph
 from ..errors import ProofError, RequestError
 from ..hashchain import Verify
 from ..ticket import SignedTicket
+from ..transport.file_calls import TICKET_HEADER
 
-TICKET_HEADER = "x-tensorage-ticket"
 #: Seconds for which a ticket may bind a miner, from now on.
 LONGEST = 400 * 86_400
 

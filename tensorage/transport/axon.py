@@ -27,15 +27,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import re
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import anyio
 import uvicorn
@@ -47,11 +43,13 @@ from starlette.exceptions import HTTPException
 from .. import SPEC_VERSION, __version__
 from ..chain.auth import NonceStore
 from ..chain.types import Metagraph, Neuron
-from ..errors import RequestError, TensorageError, UsageError
+from ..errors import RequestError, TensorageError
 from .admission import Access, Admission, Client
+from .call import Call
 from .gate import CALLER, ROUTE, TIME, Gate, Receive, Refusals, Scope, Send
 from .limits import Limits
-from .messages import Ping, parse
+from .listening import listen
+from .messages import Ping
 from .metrics import Metrics
 from .protocol import AxonProtocol, Connections
 from .refusals import HttpRefusal, RefusalLog
@@ -62,76 +60,13 @@ __all__ = ["Access", "Axon", "Call", "Client", "Handler", "Reply", "StreamCall",
 logger = logging.getLogger("tensorage.transport")
 
 #: What this axon speaks, as `/v1/ping` lists it.
-PROTOCOLS = ("btauth/1", "pos/1")
+PROTOCOLS = ("btauth/1", "keyauth/1", "pos/1", "shard/1")
 
 _REAP_SECONDS = 0.25
 #: Bytes of an answer that are handed to the socket at once.
 _PIECE = 256 * 1024
-_NUMBER = re.compile(r"[0-9]{1,20}")
 
-M = TypeVar("M", bound=BaseModel)
 Reply = BaseModel | bytes | AsyncIterator[bytes]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request that was admitted: who asks, and what, still unparsed.
-
-    Attributes:
-        caller: the neuron whose hotkey signed the request; None for a key, for a hotkey that is not known to
-            be registered, and where nothing is signed.
-        path: the parameters of the route's template, decoded.
-        query: the query's parameters, decoded; of a name given twice, the last value.
-        body: the raw bytes that were signed.
-        client: who signed; None where nothing is.
-    """
-
-    caller: Neuron | None
-    path: Mapping[str, str]
-    query: Mapping[str, str]
-    body: bytes
-    client: Client | None = None
-
-    @property
-    def neuron(self) -> Neuron:
-        """The caller, on a route for those who are registered.
-
-        Raises:
-            RequestError: "forbidden"; it is not known to be.
-        """
-        if self.caller is None:
-            raise RequestError("forbidden", "this is for hotkeys that are registered on this subnet")
-        return self.caller
-
-    @property
-    def signer(self) -> Client:
-        """Who signed, on a route where somebody does; RequestError "unauthenticated" where nobody did."""
-        if self.client is None:
-            raise RequestError("unauthenticated", "the request is not signed")
-        return self.client
-
-    def json(self, model: type[M]) -> M:
-        """The body as a wire message; RequestError "malformed" when it is none."""
-        return parse(model, self.body)
-
-    def number(
-        self, name: str, default: int | None = None, *, low: int = 0, high: int = (1 << 64) - 1
-    ) -> int:
-        """A decimal parameter of the path or the query, between `low` and `high`.
-
-        Raises:
-            RequestError: "malformed"; missing without a default, no number, or out of range.
-        """
-        text = self.path.get(name, self.query.get(name))
-        if text is None:
-            if default is None:
-                raise RequestError("malformed", f"{name} is missing")
-            return default
-        if not _NUMBER.fullmatch(text) or not low <= int(text) <= high:
-            raise RequestError("malformed", f"{name} must be a number from {low} to {high}")
-        return int(text)
-
-
 Handler = Callable[[Call], Awaitable[Reply]]
 StreamHandler = Callable[[StreamCall], Awaitable[Reply]]
 #: Whether a route for clients knows who signed, given the parameters of its path.
@@ -270,7 +205,7 @@ class Axon:
         Raises:
             UsageError: the address or the port cannot be had.
         """
-        listener = _listen(self.host, self.port)
+        listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
         protocol: Any = partial(AxonProtocol, shared=self._connections)
         config = uvicorn.Config(
@@ -421,36 +356,3 @@ def _response(reply: Reply) -> Response:
     if isinstance(reply, bytes):
         return _Bytes(reply, media_type="application/octet-stream")
     return StreamingResponse(reply, media_type="application/octet-stream")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named so that asyncio sets TCP_NODELAY on what is accepted: without it each answer waits
-    # 40 ms for the peer's delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((host, port))
-        listener.listen(1024)
-        listener.setblocking(False)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise _unavailable(host, port, error) from error
-    return listener
-
-
-def _unavailable(host: str, port: int, error: Exception) -> UsageError:
-    number = error.errno if isinstance(error, OSError) else None
-    if number == errno.EADDRINUSE:
-        return UsageError(
-            f"port {port} is in use on {host}",
-            remedy="Stop the program that listens there, or choose another port with --axon.port",
-        )
-    if number == errno.EACCES:
-        return UsageError(f"port {port} needs privileges", remedy="Choose one above 1023 with --axon.port")
-    return UsageError(
-        f"cannot listen on {host} port {port}: {error}",
-        remedy="Check the address, and choose a port between 1 and 65535 with --axon.port",
-    )

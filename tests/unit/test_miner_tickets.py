@@ -11,8 +11,9 @@ from tensorage.chain.auth import verify
 from tensorage.chain.types import BlockRef, Metagraph, Neuron
 from tensorage.chain.wallet import Hotkey
 from tensorage.errors import RequestError
-from tensorage.miner.tickets import LONGEST, TICKET_HEADER, check_ticket, ticket_of
+from tensorage.miner.tickets import LONGEST, check_ticket, ticket_of
 from tensorage.ticket import SignedTicket, Ticket
+from tensorage.transport.file_calls import TICKET_HEADER
 
 VALIDATOR, OTHER, MINER = (Hotkey.from_uri(uri) for uri in ("//V", "//M2", "//M1"))
 ME = Identity(b"g" * 32, 7, MINER.public_key, 0)
