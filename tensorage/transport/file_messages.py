@@ -10,20 +10,32 @@ ticket (`SignedTicket.encode`), whose signature is for the receiver to check.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import Field, model_validator
 
-from .. import seal, shard
-from ..chain.address import public_key
+from .. import shard
 from ..chain.types import Endpoint
 from ..challenge import MAX_HOPS
 from ..encoding import HASH_SIZE
-from ..ticket import TICKET_SIZE, Retrieval, SignedTicket, Stored
+from ..ticket import Retrieval, SignedTicket, Stored
+from . import fields
+from .fields import (
+    U16,
+    ChunkNumber,
+    DataShards,
+    FileId,
+    Ip,
+    Leaves,
+    ParityShards,
+    Port,
+    Roots,
+    Ss58,
+    Text,
+    TicketBytes,
+)
 from .messages import U8, U32, U64, Hash, Message, Signature
 
 #: Most slots, retrievals, stripes or files of one page.
@@ -31,41 +43,13 @@ SLOTS_PAGE = 1024
 RETRIEVALS_PAGE = 512
 STRIPES_PAGE = 32
 FILES_PAGE = 512
-#: Most shards of a stripe, of all kinds (what `zfec` can code).
-MOST_SHARDS = 256
-#: Bytes of a file's number, the first of the hash of its public key.
-FILE_ID_SIZE = 16
-#: Chunks of the largest sector.
-MOST_CHUNKS = max(profile.chunks for profile in seal.PROFILES.values())
-
-_LOWER_HEX = re.compile(r"(?:[0-9a-f]{2})*")
+#: Most shards of a stripe, chunks of a sector, and bytes of a file's number.
+MOST_SHARDS = fields.MOST_SHARDS
+MOST_CHUNKS = fields.MOST_CHUNKS
+FILE_ID_SIZE = fields.FILE_ID_SIZE
 _MOST_SIBLINGS = shard.MOST_LEAVES.bit_length() - shard.LEAST_LEAVES.bit_length()
 
-
-def _read_hex(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if not _LOWER_HEX.fullmatch(value):
-        raise ValueError("the value must be lower-case hex without prefix")
-    return bytes.fromhex(value)
-
-
-_write_hex = PlainSerializer(lambda value: value.hex(), return_type=str, when_used="json")
-
-
-def _ss58(value: str) -> str:
-    public_key(value)
-    return value
-
-
-def _ip(value: str) -> str:
-    return str(ip_address(value))
-
-
-def _shard_leaves(value: int) -> int:
-    if value not in shard.SHARD_LEAVES:
-        raise ValueError(f"no shard has {value} leaves")
-    return value
+Health = Literal["ok", "failed", "unchecked"]
 
 
 def _numbered(numbers: Iterable[int]) -> None:
@@ -73,31 +57,6 @@ def _numbered(numbers: Iterable[int]) -> None:
     seen = list(numbers)
     if len(set(seen)) != len(seen):
         raise ValueError("a number of a shard stands twice")
-
-
-TicketBytes = Annotated[
-    bytes, Field(min_length=TICKET_SIZE, max_length=TICKET_SIZE), BeforeValidator(_read_hex), _write_hex
-]
-#: The chunk roots of a sector, one behind the other.
-Roots = Annotated[
-    bytes,
-    Field(min_length=HASH_SIZE, max_length=MOST_CHUNKS * HASH_SIZE),
-    BeforeValidator(_read_hex),
-    _write_hex,
-]
-FileId = Annotated[
-    bytes, Field(min_length=FILE_ID_SIZE, max_length=FILE_ID_SIZE), BeforeValidator(_read_hex), _write_hex
-]
-Ss58 = Annotated[str, Field(max_length=64), AfterValidator(_ss58)]
-Ip = Annotated[str, Field(max_length=64), AfterValidator(_ip)]
-Port = Annotated[int, Field(ge=1, lt=1 << 16)]
-Leaves = Annotated[int, Field(ge=shard.LEAST_LEAVES, le=shard.MOST_LEAVES), AfterValidator(_shard_leaves)]
-Text = Annotated[str, Field(max_length=200)]
-U16 = Annotated[int, Field(ge=0, lt=1 << 16)]
-ChunkNumber = Annotated[int, Field(ge=0, lt=MOST_CHUNKS)]
-DataShards = Annotated[int, Field(ge=1, le=MOST_SHARDS)]
-ParityShards = Annotated[int, Field(ge=0, lt=MOST_SHARDS)]
-Health = Literal["ok", "failed", "unchecked"]
 
 
 class _Coded(Message):

@@ -26,7 +26,7 @@ _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS nonces (
     nonce  INTEGER NOT NULL,   -- nanoseconds since 1970
-    hotkey TEXT    NOT NULL,   -- SS58
+    hotkey TEXT    NOT NULL,   -- SS58 of a hotkey, hex of a client's key
     PRIMARY KEY (nonce, hotkey)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
@@ -37,7 +37,7 @@ _PURGE_EVERY = 1.0
 
 
 class SqliteNonceStore:
-    """A btauth/1 nonce store on one SQLite file (the SDK's NonceStore protocol).
+    """A nonce store on one SQLite file, for btauth/1 (the SDK's NonceStore protocol) and keyauth/1.
 
     Args:
         path: the file; it and its directory are made when they are missing.
