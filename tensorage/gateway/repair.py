@@ -66,14 +66,24 @@ def plan(
     failed = [number for number, row in stored.items() if ailing and row.health == "failed"]
     moving = [number for number, row in stored.items() if row.hotkey in leaving and number not in failed]
     numbers = [*stripe.missing, *failed, *moving]
-    staying = [row for number, row in stored.items() if number not in set(numbers)]
-    taken = [Taken(row.coldkey, network(row.hotkey)) for row in staying]
     known = {row.hotkey for row in stripe.shards} | set(leaving)
     fit = [candidate for candidate in candidates if candidate.hotkey not in known]
-    chosen = choose(fit, taken, len(numbers), seed)
+    taken = {number: Taken(row.coldkey, network(row.hotkey)) for number, row in stored.items()}
+    # What is not moved in the end stays where it is, so that its owner is out; but an owner may take over
+    # from itself.
+    chosen = dict(zip(numbers, choose(fit, list(taken.values()), len(numbers), seed), strict=False))
+    for number in numbers:
+        if number in stored and number not in chosen:
+            others = [place for other, place in taken.items() if other != number]
+            others += [Taken(one.coldkey, one.network) for one in chosen.values()]
+            used = {one.hotkey for one in chosen.values()}
+            chosen.update(
+                (number, one) for one in choose((c for c in fit if c.hotkey not in used), others, 1, seed)
+            )
     return [
-        Move(number, to, stored[number].hotkey if number in moving else None)
-        for number, to in zip(numbers, chosen, strict=False)
+        Move(number, chosen[number], stored[number].hotkey if number in moving else None)
+        for number in numbers
+        if number in chosen
     ]
 
 
