@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import socket
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -286,3 +287,17 @@ async def test_who_answers_at_an_endpoint_under_another_hotkey_refuses(tmp_path)
 
 def test_peer_errors_stand_in_the_one_tree():
     assert all(issubclass(error, TensorageError) for error in (Late, Malformed, Refused, Unreachable))
+
+
+async def test_a_large_answer_is_held_twice_at_most():
+    size, piece = 32 << 20, bytes(512 << 10)
+    answer = [OK + b"Content-Length: %d\r\n\r\n" % size, *[piece] * (size // len(piece))]
+    async with impostor(saying(*answer)) as them, dendrite(deadline=60) as us:
+        tracemalloc.start()
+        try:
+            response = await us.request(them, "GET", "/x", max_bytes=size)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(response.body) == size
+    assert peak < 2.2 * size
