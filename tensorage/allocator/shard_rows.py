@@ -12,6 +12,7 @@ Every function takes a connection inside a transaction of the caller's.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -128,10 +129,17 @@ def insert(
     )
 
 
-def used(db: sqlite3.Connection, validator: bytes) -> int:
-    """Slots that a validator's shards take, those in the trash too."""
-    query = f"SELECT count(*) FROM shards WHERE validator = ? AND state IN {LIVE}"  # noqa: S608 - a constant
-    return int(db.execute(query, (validator,)).fetchone()[0])
+def used(db: sqlite3.Connection, validator: bytes, coming: Sequence[bytes] = ()) -> int:
+    """Slots that a validator's shards take, those in the trash too.
+
+    Args:
+        coming: tickets of its shards that are being received, or have just been noted: each counts once.
+    """
+    live = f"SELECT count(*) FROM shards WHERE validator = ? AND state IN {LIVE}"  # noqa: S608 - a constant
+    marks = ", ".join("?" * len(coming))
+    noted = f"SELECT count(*) FROM shards WHERE ticket IN ({marks}) AND state IN {LIVE}"  # noqa: S608 - likewise
+    query = f"SELECT ({live}) - ({noted})"  # one statement: of one moment
+    return int(db.execute(query, (validator, *coming)).fetchone()[0]) + len(coming)
 
 
 def usage(db: sqlite3.Connection) -> dict[bytes, int]:

@@ -148,10 +148,11 @@ class ShardStore:
                 raise RequestError("conflict", f"serial {ticket_.serial} was used for another ticket")
             if self.leaving():
                 raise RequestError("unready", "this miner is leaving and takes nothing new")
-            coming = sum(t.validator == ticket_.validator for t in self._coming.values())
-            quota, used = self.quota(ticket_.validator), self.used(ticket_.validator)
-            if used + coming >= quota:
-                raise full(f"the validator's quota here is {quota} chunks, and {used + coming} are taken")
+            validator = ticket_.validator
+            coming = [t.hash for t in self._coming.values() if t.validator == validator]
+            used = self._reading.read(lambda db: shard_rows.used(db, validator, coming))
+            if used >= (quota := self.quota(validator)):
+                raise full(f"the validator's quota here is {quota} chunks, and {used} are taken")
             self._coming[ticket_.hash] = ticket_
         try:
             disk, directory = self._choose_disk(ticket_.size)
