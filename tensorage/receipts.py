@@ -152,9 +152,10 @@ def recheck(
     Args:
         commitment: the one that the receipt names.
         evidence: what the miner sent, byte for byte: an answer, or for an audit the chunk roots.
-        slots: tickets by chunk of the audited sector. They need no belief: one that is not signed for this
-            miner, or does not make the chunk what it is, counts for nothing. So a miner that was called a
-            fraud over a client's shard clears itself by showing the ticket.
+        slots: tickets by chunk of the audited sector. One that nobody signed for this miner, or that does not
+            make the chunk what it is, counts for nothing. So a miner that was called a fraud over a client's
+            shard clears itself by showing the ticket; that its signer was a validator, with a share that bore
+            it, is for whoever asks to see on the chain.
 
     Raises:
         ProofError: commitment or evidence is not what the receipt is about.

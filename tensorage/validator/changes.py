@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..chain.types import Metagraph, Neuron
 from ..commitment import Entry, SignedCommitment
@@ -25,12 +26,14 @@ from .book import Book
 from .exchange import Exchange
 from .slots import Facts, Slot
 from .standing import Miner
+from .together import together
 
 log = logging.getLogger(__name__)
 
 #: Most sectors of one miner that are asked about in a round, and seconds that it may take.
 MOST_TRANSITIONS = 1024
-TRANSITIONS_SECONDS = 20.0
+TRANSITIONS_SECONDS = 30.0
+_AT_ONCE = 2  # as many as a dendrite has connections to one peer
 
 
 def unix_seconds() -> int:
@@ -131,23 +134,12 @@ class ChangeView:
         seq = miner.commitment.commitment.seq
         chunks = profile(shown.commitment.profile).chunks
         before, old, new = dict(miner.listing), slots.by_sector(known), slots.by_sector(claims)
-        checked: dict[int, dict[int, Slot]] = {}
-        until = time.monotonic() + TRANSITIONS_SECONDS
-        for done, index in enumerate(changed[:MOST_TRANSITIONS]):
-            if time.monotonic() > until:
-                log.warning(
-                    "not all sectors that changed could be looked at hotkey=%s looked=%d changed=%d",
-                    miner.hotkey,
-                    done,
-                    len(changed),
-                )
-                break
+
+        async def look(index: int) -> dict[int, Slot] | None:
             try:
                 transition = await self._exchange.transition(neuron, index, seq, chunks)
                 roots = before[index], after[index]
-                checked[index] = slots.check_transition(
-                    transition, *roots, old.get(index, {}), new.get(index, {})
-                )
+                return slots.check_transition(transition, *roots, old.get(index, {}), new.get(index, {}))
             except (ProofError, Refused) as error:
                 if isinstance(error, Refused) and error.kind != "unknown":
                     raise
@@ -157,7 +149,18 @@ class ChangeView:
                     index,
                     error.message,
                 )
-        return checked
+                return None
+
+        jobs = {index: partial(look, index) for index in changed[:MOST_TRANSITIONS]}
+        looked = await together(jobs, _AT_ONCE, within=TRANSITIONS_SECONDS)
+        if len(looked) < len(changed):
+            log.warning(
+                "not all sectors that changed could be looked at hotkey=%s looked=%d changed=%d",
+                miner.hotkey,
+                len(looked),
+                len(changed),
+            )
+        return {index: found for index, found in looked.items() if found is not None}
 
     def _facts(self, signed: SignedCommitment, metagraph: Metagraph) -> Facts:
         commitment = signed.commitment

@@ -58,6 +58,8 @@ class HandChain:
         self.weights: list[dict[int, float]] = []
         self.permit = True
         self.last_epoch = 100
+        self.stakes: dict[Hotkey, float] = {VALIDATOR: 1000.0}  # of the validators
+        self.unix = 1_800_000_000
 
     def advance(self, blocks: int = 5) -> None:
         self.height += blocks
@@ -77,6 +79,11 @@ class HandChain:
     def metagraph_now(self) -> Metagraph:
         ours = neuron(0, VALIDATOR, None, permit=self.permit)
         others = [miner.neuron(uid) for uid, miner in enumerate(self.miners, start=1)]
+        if self.permit:
+            ours = replace(ours, total_stake=self.stakes[VALIDATOR])
+        for uid, (key, stake) in enumerate(self.stakes.items(), start=100):
+            if key is not VALIDATOR:
+                others.append(replace(neuron(uid, key, None, permit=True), total_stake=stake))
         return Metagraph(NETUID, self.block(self.height), TEMPO, VALIDATOR.ss58, (ours, *others))
 
     async def epoch(self) -> Epoch:
@@ -155,10 +162,10 @@ class TestMiner:
         hashes = [commitments.capacity_leaf(index, root) for index, root in entries]
 
         def read(entry: int, leaf: int) -> Opening:
-            index = entries[entry][0]
-            if index not in self.disk:
+            index, root = entries[entry]
+            data = self.kept(index, root)
+            if data is None:
                 raise RequestError("unknown", f"sector {index} is not here")
-            data = self.disk[index]
             at = leaf * seal.LEAF_SIZE
             return Opening(
                 index,
@@ -176,6 +183,10 @@ class TestMiner:
             message.round,
         )
         return answer(challenge.nonce, message.hops, commitment, read, self.key.sign)
+
+    def kept(self, index: int, root: bytes) -> bytes | None:
+        """What it has of the sector that was committed with this root, None for nothing."""
+        return self.disk.get(index)
 
     @property
     def listings(self) -> dict[bytes, list[tuple[int, bytes]]]:
@@ -200,9 +211,13 @@ class TestMiner:
         axon.route("GET", "/v1/sectors", self._sectors, access=Access.VALIDATOR)
         axon.route("GET", "/v1/sectors/{index}/chunk-roots", self._chunk_roots, access=Access.VALIDATOR)
         axon.route("POST", "/v1/challenge", self._challenge, access=Access.VALIDATOR)
+        self.attach(axon)
         await axon.start()
         stack.push_async_callback(axon.stop)
         self.endpoint = Endpoint("127.0.0.1", axon.port)
+
+    def attach(self, axon: Axon) -> None:
+        """Serve more than that."""
 
     async def _commitment(self, call: Call) -> Reply:
         if not self.chain:
@@ -252,7 +267,7 @@ class Subnet:
     ) -> None:
         self.chain = chain
         self.book = book
-        self.rounds = Rounds(chain, exchange, book, parameters, salt=salt)
+        self.rounds = Rounds(chain, exchange, book, parameters, salt=salt, unix=lambda: chain.unix)
         self.executor = ThreadPoolExecutor(1)
         self.auditor = Auditor(exchange, book, parameters, SealPool(1, self.executor))
 

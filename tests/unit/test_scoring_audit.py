@@ -63,6 +63,13 @@ def test_who_is_left_alone_for_a_while_is_not_due():
     assert queue([one], {"one"}, 100, 51, {"one": 51}) == [one]
 
 
+def test_where_tickets_bar_every_sector_nothing_is_drawn():
+    one = standing.with_barred(miner("one", credited=True), {0})
+    assert names(one) == []
+    assert standing.with_draw(one, sha256(b"v"), 100, sha256(b"b"), 50) == one
+    assert names(standing.with_barred(one, set())) == ["one"]  # it waits for an audit again
+
+
 def test_nobody_is_drawn_with_a_block_that_was_known_when_it_committed():
     fresh = miner("fresh", credited=False, seen=100)
     assert names(fresh, block=100) == []
