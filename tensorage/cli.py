@@ -25,10 +25,17 @@ COMMANDS = {
     "conformance": ("tensorage.cli", "conformance_app", "Print the protocol's test vector for an input."),
     "devnet": ("tensorage.demo.command", "app", "A local chain, and the whole subnet on it."),
     "gateway": ("tensorage.gateway.keys_command", "app", "Let clients store through a validator."),
+    "get": ("tensorage.client.command", "get_app", "Fetch a file."),
+    "info": ("tensorage.client.command", "info_app", "Show a file, its shards and their health."),
+    "ls": ("tensorage.client.command", "ls_app", "List your files."),
     "miner": ("tensorage.miner.command", "app", "Keep sectors and answer challenges."),
+    "put": ("tensorage.client.command", "put_app", "Store a file, a directory or a pipe."),
     "receipts": ("tensorage.validator.receipts_command", "app", "Export and verify audit receipts."),
+    "rm": ("tensorage.client.command", "rm_app", "Remove a file, or bring it back."),
+    "share": ("tensorage.client.command", "share_app", "Write a link with which others fetch a file."),
     "simulate": ("tensorage.simulate", "simulate_app", "Try out consensus on a scenario."),
     "validator": ("tensorage.validator.command", "app", "Challenge miners, score them, set weights."),
+    "verify": ("tensorage.client.command", "verify_app", "Have miners prove that they keep a file."),
 }
 
 

@@ -9,7 +9,6 @@ validator with a permit only.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ import anyio
 
 from ..chain.address import public_key
 from ..chain.types import Endpoint
-from ..encoding import from_hex
 from ..errors import TensorageError, UsageError
-from ..keyauth import SEED_SIZE, SigningKey
+from ..gateway.accounts import ApiKey
+from ..keyauth import SigningKey
 from ..transport.addresses import is_public
 from ..transport.dendrite import Dendrite, Late, Peer, PeerError, Refused, Unreachable
 from ..transport.file_calls import GatewayCalls
@@ -38,7 +37,6 @@ DEADLINE = 20.0  # seconds for a call
 CHAIN_SECONDS = 60.0
 #: Seconds for which a gateway that does not answer is asked again, since a validator may be restarted.
 PATIENCE = 45.0
-_KEY = re.compile(r"tsk1_([1-9A-HJ-NP-Za-km-z]{48})_([0-9a-f]{64})")
 _AGAIN = ("rate_limited", "unready")
 
 T = TypeVar("T")
@@ -46,34 +44,6 @@ T = TypeVar("T")
 
 class GatewayError(TensorageError):
     """The gateway is away, or refuses."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """An account's key: `tsk1_<hotkey of the validator>_<seed>`."""
-
-    validator: str
-    key: SigningKey
-
-    @classmethod
-    def parse(cls, text: str) -> ApiKey:
-        """The key that text stands for.
-
-        Raises:
-            UsageError: it is none. The text is not repeated: most of it may be right.
-        """
-        refusal = UsageError(
-            "the API key is not one, or a letter of it is wrong",
-            remedy="Copy it as `tensorage gateway keys create` printed it: tsk1_..._...",
-        )
-        found = _KEY.fullmatch(text.strip())
-        if found is None:
-            raise refusal
-        try:
-            public_key(found[1])
-        except ValueError:
-            raise refusal from None
-        return cls(found[1], SigningKey(from_hex(found[2], SEED_SIZE, "seed")))
 
 
 @dataclass(frozen=True, slots=True)

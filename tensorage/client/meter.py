@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -16,20 +17,25 @@ from rich.progress import (
 
 
 class Meter:
-    """Shows bytes of one file. A context manager.
+    """Shows how far one file is. A context manager.
 
     Args:
         verb: what is done, as `putting photos`.
         total: bytes in all; None when nobody knows.
         quiet: show nothing.
+        counted: what is done are things, not bytes.
     """
 
-    def __init__(self, verb: str, total: int | None, console: Console, *, quiet: bool = False) -> None:
+    def __init__(
+        self, verb: str, total: int | None, console: Console, *, quiet: bool = False, counted: bool = False
+    ) -> None:
+        amounts = (
+            (MofNCompleteColumn(),) if counted else (DownloadColumn(binary_units=True), TransferSpeedColumn())
+        )
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            *amounts,
             TimeRemainingColumn(),
             console=console,
             disable=quiet or not console.is_terminal,

@@ -1,0 +1,130 @@
+"""Which file is meant: a name or an id of the catalog, or a link file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from ..coding.keys import FileKeys
+from ..coding.manifest import MOST_MANIFEST, Manifest, ShardAt, StripeAt
+from ..coding.manifest import Gateway as GatewayAt
+from ..errors import ProofError, StorageError, UsageError
+from ..ticket import SignedTicket
+from .catalog import Catalog, FileRow, ShardRow
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file that can be fetched; `row` is None for one of a link."""
+
+    manifest: Manifest
+    key: bytes = field(repr=False)
+    row: FileRow | None
+
+    @property
+    def keys(self) -> FileKeys:
+        """The file's keys."""
+        return FileKeys.of(self.key)
+
+
+def known_file(catalog: Catalog | None, what: str) -> Known:
+    """The stored file that `what` names: by its name, by its id, or as a link file.
+
+    Raises:
+        UsageError: there is none.
+        ProofError: it names a link file that was altered.
+    """
+    row = row_of(catalog, what) if catalog is not None else None
+    if row is not None and catalog is not None:
+        return Known(manifest_of(catalog, row), row.key, row)
+    path = Path(what)
+    if path.is_file():
+        manifest, key = Manifest.parse_link(_read(path))
+        return Known(manifest, key, None)
+    trashed = catalog.named(what, "trash") if catalog is not None else None
+    if trashed is not None:
+        raise UsageError(f"{what!r} is removed", remedy=f"Bring it back with: tensorage rm --undo {what}")
+    raise UsageError(f"there is no file, id or link {what!r}", remedy="See what there is with: tensorage ls")
+
+
+def row_of(catalog: Catalog, what: str) -> FileRow | None:
+    """The stored file of that name or id."""
+    row = catalog.named(what, "stored")
+    if row is None and _ID.fullmatch(what):
+        row = catalog.file(bytes.fromhex(what))
+    return row if row is not None and row.state == "stored" else None
+
+
+def manifest_of(catalog: Catalog, row: FileRow) -> Manifest:
+    """The manifest of a stored file.
+
+    Raises:
+        StorageError: the catalog contradicts itself.
+    """
+    if row.size is None or row.sha256 is None:
+        raise StorageError(f"the catalog has {row.name!r} as stored, without its size")
+    found = {
+        number: tuple(_shard(shard) for shard in shards)
+        for number, shards in groupby(catalog.shards(row.id), key=lambda shard: shard.stripe)
+    }
+    return Manifest(
+        id=row.id,
+        name=row.name,
+        kind=row.kind,
+        size=row.size,
+        sha256=row.sha256,
+        data_shards=row.data_shards,
+        parity_shards=row.parity_shards,
+        created=row.created,
+        expires=row.expires,
+        genesis=row.genesis,
+        netuid=row.netuid,
+        gateway=GatewayAt(row.gateway_hotkey, row.gateway_ip, row.gateway_port),
+        stripes=tuple(
+            StripeAt(mark.number, mark.leaves, found.get(mark.number, ()))
+            for mark, _ in catalog.stripes(row.id)
+        ),
+    )
+
+
+def _shard(row: ShardRow) -> ShardAt:
+    return ShardAt(row.number, SignedTicket.decode(row.ticket), row.hotkey, row.ip, row.port)
+
+
+def learned(catalog: Catalog, row: FileRow, stripe: int, shard: ShardAt) -> None:
+    """Note that a shard lies elsewhere by now, under another ticket."""
+    moved = ShardRow(
+        stripe=stripe,
+        number=shard.number,
+        ticket=shard.signed.encode(),
+        hotkey=shard.hotkey,
+        ip=shard.ip or "0.0.0.0",  # noqa: S104 - nowhere
+        port=shard.port or 1,
+        unix_ms=0,
+        signature=b"",
+    )
+    catalog.keep(row.id, [moved])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MOST_MANIFEST + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def safe_name(manifest: Manifest) -> str:
+    """The last part of the file's name: what to call it here.
+
+    Raises:
+        ProofError: it may not be called so.
+    """
+    name = manifest.name.rsplit("/", 1)[-1]
+    if name in ("", ".", "..") or "\0" in name:
+        raise ProofError(f"{manifest.name!r} is no name of a file")
+    return name
