@@ -45,6 +45,8 @@ MIGRATIONS = (
         public_key BLOB    NOT NULL CHECK (length(public_key) = 32),
         quota      INTEGER NOT NULL CHECK (quota >= 0),  -- bytes
         used       INTEGER NOT NULL DEFAULT 0,           -- leaves
+        drawn      INTEGER NOT NULL DEFAULT 0,           -- miners that were drawn for shards
+        brought    INTEGER NOT NULL DEFAULT 0,           -- shards that came to them
         created    INTEGER NOT NULL,
         revoked    INTEGER
     ) STRICT;

@@ -1,9 +1,10 @@
 """Uploads in files.sqlite: places, tickets, receipts, completion.
 
 Rules. What may be asked again answers the same: a client that was killed anywhere asks again and goes on. A
-ticket is only for a place that is kept, so a client does not choose its miners. Quota and ticket are one
-transaction. A serial is on the disk before anything is signed with it, and is never less than the time in
-microseconds, so that not even an older copy of the database repeats one.
+ticket is only for a place that is kept, and neither avoiding miners nor drawing again and again lets a client
+choose: it could bring its own miner bytes that need not be kept, since it can make them anew. Quota and
+ticket are one transaction. A serial is on the disk before anything is signed with it, and is never less than
+the time in microseconds, so that not even an older copy of the database repeats one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from .schema import Issuer
 STALLED_SECONDS = 86400
 #: Stripes of a file with shards that have not come.
 MOST_OPEN_STRIPES = 64
+#: An account may draw so many miners in vain, and one more for each shard that it brings.
+DRAWS_IN_VAIN = 4096
 #: A receipt's time may be so many seconds before its ticket or ahead of our clock.
 CLOCK_SKEW = 120
 
@@ -58,8 +61,13 @@ class UploadRows(FileRows):
         """The places of those shards of a stripe that are not stored yet, by number. They are kept.
 
         A place whose miner is to be avoided, or serves no more, is given up, its ticket with it, and another
-        one chosen; a number for which there is no miner is left out. What a client may have avoided in one
-        stripe is bounded, so that it cannot go on until it likes its miners.
+        one drawn; a number for which there is no miner is left out. A miner is avoided from the start only if
+        this file had it before and gave it up.
+
+        Args:
+            avoid: hotkeys (SS58) of miners that failed.
+            serves: whether the miner of a hotkey still takes shards.
+            choose: draws miners.
 
         Raises:
             RequestError: "unknown", "conflict".
@@ -75,21 +83,16 @@ class UploadRows(FileRows):
                 if place.hotkey in avoid or not serves(place.hotkey):
                     del places[place.number]
                     _give_up(db, id, stripe, place, now)
-            out = {
-                row["hotkey"]
-                for row in db.execute(
-                    "SELECT hotkey FROM replaced WHERE file = ? AND stripe = ?", (id, stripe)
-                )
-            }
+            out = _given_up(db, file, stripe, avoid)
             needed = [n for n in range(file.shards) if n not in stored and n not in places]
-            if len(out) <= 2 * file.shards and needed:
-                taken = [*stored.values(), *places.values()]
-                chosen = choose(taken, out | set(avoid), len(needed))
+            if out is not None and needed:
+                chosen = choose([*stored.values(), *places.values()], out, len(needed))
                 for number, (hotkey, coldkey) in zip(needed, chosen, strict=False):
                     places[number] = Place(number, hotkey, coldkey)
                     db.execute(
                         "INSERT INTO places VALUES (?, ?, ?, ?, ?)", (id, stripe, number, hotkey, coldkey)
                     )
+                _count_draws(db, account, len(chosen))
             return [places[number] for number in sorted(places)]
 
         return self._write(work)
@@ -212,6 +215,7 @@ class UploadRows(FileRows):
                         " (SELECT number FROM shards WHERE ticket = ?)",
                         (id, stripe, receipt.ticket_hash),
                     )
+                    db.execute("UPDATE accounts SET brought = brought + 1 WHERE id = ?", (account,))
             found = stripe_of(db, file, stripe)
             return sorted({s.number for s in found.shards if s.state == "stored"})
 
@@ -301,6 +305,31 @@ def _give_up(db: sqlite3.Connection, id: bytes, stripe: int, place: Place, now: 
     for old in live_shards(db, id, stripe):
         if old.number == place.number and old.state == "issued":
             set_removing(db, old.ticket, now)
+
+
+def _given_up(db: sqlite3.Connection, file: FileRow, stripe: int, avoid: Collection[str]) -> set[str] | None:
+    """Miners that are out for a stripe; None when it has given up so many that it gets no others.
+
+    Those that were given up for other stripes of the file are out if they are to be avoided, as long as the
+    file has not given up more than two for each shard of a stripe.
+    """
+    here: set[str] = set()
+    elsewhere: set[str] = set()
+    for row in db.execute("SELECT DISTINCT stripe, hotkey FROM replaced WHERE file = ?", (file.id,)):
+        (here if row["stripe"] == stripe else elsewhere).add(row["hotkey"])
+    if len(here) > 2 * file.shards:
+        return None
+    if len(here | elsewhere) <= 2 * file.shards:
+        here |= elsewhere & set(avoid)
+    return here
+
+
+def _count_draws(db: sqlite3.Connection, account: int, count: int) -> None:
+    row = db.execute(
+        "UPDATE accounts SET drawn = drawn + ? WHERE id = ? RETURNING drawn, brought", (count, account)
+    ).fetchone()
+    if row["drawn"] > DRAWS_IN_VAIN + 2 * row["brought"]:
+        raise RequestError("forbidden", f"{row['drawn'] - row['brought']} places were asked for and not used")
 
 
 def _check_quota(db: sqlite3.Connection, account: int) -> None:

@@ -268,6 +268,36 @@ def test_a_client_cannot_go_on_until_it_likes_its_miners(store):
     assert upload.place() == []
 
 
+def test_a_miner_is_avoided_from_the_start_only_if_the_file_has_given_it_up(store):
+    upload = Uploader(store, account(store))
+    upload.create()
+    drawn = list(MINERS)[:4]  # as `choose` does, when nobody is out
+    assert [place.hotkey for place in upload.place(0, avoid=drawn)] == drawn
+    failed = drawn[1]
+    assert failed not in {place.hotkey for place in upload.place(0, avoid=[failed])}
+    assert [place.hotkey for place in upload.place(1, avoid=drawn)] == [
+        hotkey for hotkey in MINERS if hotkey != failed
+    ][:4]
+
+
+def test_a_client_that_draws_miners_and_brings_nothing_gets_no_more_of_them(store, monkeypatch):
+    monkeypatch.setattr("tensorage.gateway.uploads.DRAWS_IN_VAIN", 12)
+    who = account(store)
+    for _ in range(3):
+        upload = Uploader(store, who)
+        upload.create()
+        upload.place()
+        store.remove_file(upload.id, who, NOW)
+    with pytest.raises(RequestError, match="not used"):
+        upload = Uploader(store, who)
+        upload.create()
+        upload.place()
+    # Whoever brings its shards goes on for ever.
+    honest = account(store, name="bob")
+    for _ in range(6):
+        Uploader(store, honest).stripe()
+
+
 def test_stripes_that_wait_for_shards_are_bounded(store):
     upload = Uploader(store, account(store), k=1, m=0)
     upload.create()
