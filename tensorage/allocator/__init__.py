@@ -11,6 +11,9 @@
     shard_rows.py rows: clients' shards, and until when they are kept
     shard_files.py files of shards: written whole or not at all, compared with their nodes when read
     shards.py     taking shards in, giving pieces of them, letting them go: what the miner calls
+    uploads.py    one shard on its way in
+    space.py      on which disk it goes
+    overlay.py    holes for shards in sectors, and the files of both that go
     transition.py what has become of a sector between two commitments
     retrievals.py what clients have fetched
     together.py   one flush for all who wait for one

@@ -34,12 +34,10 @@ the same time at once; a receipt is given out after both.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from .. import seal
@@ -52,6 +50,7 @@ from .files import sync_directory
 from .layout import SHARDS, parse_shard_path, shard_path
 from .shard_files import ShardWriter, WrongBytesError, read_groups, read_piece
 from .shard_rows import ShardRow
+from .space import Space
 from .store import Store
 from .together import Together
 from .transition import Transition, transition
@@ -60,9 +59,6 @@ from .uploads import Upload, disk_errors, full
 __all__ = ["ShardRow", "ShardStore", "Transition", "Upload"]
 
 TRASH_SECONDS = 7 * 86_400
-#: What uploads leave free of a disk: this share of it, and no more than these bytes.
-RESERVE_SHARE = 0.01
-RESERVE_MOST = 1 << 30
 _MOST_ROWS = (1 << 31) - 1
 
 T = TypeVar("T")
@@ -74,7 +70,7 @@ class ShardStore:
     Args:
         store: its database, which is opened anew here.
         trash_seconds: how long a shard that was removed or has expired is kept.
-        reserve: bytes that uploads leave free on each disk; `RESERVE_SHARE` of it by default.
+        reserve: bytes that uploads leave free on each disk; `space.RESERVE_SHARE` of it by default.
     """
 
     def __init__(
@@ -82,13 +78,13 @@ class ShardStore:
     ) -> None:
         self.identity = store.identity
         self.trash_seconds = trash_seconds
-        self._reserve = reserve
         self._writing = Store(store.path, store.identity)
         try:
             self._reading = Store(store.path, store.identity)
         except BaseException:
             self._writing.close()
             raise
+        self._space = Space(self._reading, reserve)
         self._lock = threading.Lock()
         self._coming: dict[bytes, Ticket] = {}  # uploads under way
         self._landing: Together[Upload] = Together(self._land)
@@ -155,49 +151,31 @@ class ShardStore:
                 raise full(f"the validator's quota here is {quota} chunks, and {used} are taken")
             self._coming[ticket_.hash] = ticket_
         try:
-            disk, directory = self._choose_disk(ticket_.size)
-            path = shard_path(directory, ticket_.hash)
-            with disk_errors(path):
-                writer = ShardWriter(path, ticket_.leaves)
-            return Upload(signed, disk, writer, self._landing.do, lambda: self._over(ticket_))
+            return self._open(signed)
         except BaseException:
-            self._over(ticket_)
+            self._forget(ticket_)
             raise
 
-    def _over(self, ticket_: Ticket) -> None:
+    def _open(self, signed: SignedTicket) -> Upload:
+        ticket_ = signed.ticket
+        disk, directory = self._space.take(ticket_.size)
+        path = shard_path(directory, ticket_.hash)
+
+        def over(landed: bool) -> None:
+            self._space.end(disk, landed=landed)
+            self._forget(ticket_)
+
+        try:
+            with disk_errors(path):
+                writer = ShardWriter(path, ticket_.leaves)
+        except BaseException:
+            self._space.end(disk, landed=False)
+            raise
+        return Upload(signed, disk, writer, self._landing.do, over)
+
+    def _forget(self, ticket_: Ticket) -> None:
         with self._lock:
             self._coming.pop(ticket_.hash, None)
-
-    def _choose_disk(self, size: int) -> tuple[int, Path]:
-        """The disk with the most space among those with a chunk to give."""
-        profile = self.identity.sectors
-
-        def candidates(db: sqlite3.Connection) -> list[tuple[int, Path]]:
-            query = (
-                "SELECT disk, directory FROM disks "
-                "WHERE disk IN (SELECT disk FROM sectors WHERE state = 'sealed')"
-            )
-            return [(disk, Path(place)) for disk, place in db.execute(query)]
-
-        disks = self._reading.read(candidates)
-        room = {disk: self._room(directory) for disk, directory in disks}
-        for disk, directory in sorted(disks, key=lambda each: -room[each[0]]):
-            if room[disk] < size:
-                raise full("our disks are full")
-            if self._reading.read(lambda db, disk=disk: slots.free_chunk(db, profile, disk)):  # type: ignore[misc]
-                return disk, directory
-        raise full("there is no chunk left to give")
-
-    def _room(self, directory: Path) -> int:
-        """Bytes that uploads may still take on a disk; below 0 when it is not there."""
-        try:
-            status = os.statvfs(directory)
-        except FileNotFoundError:
-            return -1
-        reserve = self._reserve
-        if reserve is None:
-            reserve = min(int(status.f_blocks * status.f_frsize * RESERVE_SHARE), RESERVE_MOST)
-        return status.f_bavail * status.f_frsize - reserve
 
     def _land(self, uploads: Sequence[Upload]) -> list[TensorageError | None]:
         """Flush the names of files, and write their rows and slots in one transaction."""
@@ -383,11 +361,7 @@ class ShardStore:
 
     def free_bytes(self) -> int:
         """Bytes that uploads may still take on all disks."""
-        rooms: dict[int, int] = {}
-        for directory in self._reading.disks().values():
-            if directory.is_dir():
-                rooms[directory.stat().st_dev] = max(self._room(directory), 0)
-        return sum(rooms.values())
+        return self._space.free_bytes()
 
     def live(self) -> int:
         """Shards that are neither in the trash nor over."""

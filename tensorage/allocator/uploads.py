@@ -42,7 +42,7 @@ class Upload:
     Args:
         disk: the row of the disk that it goes to.
         land: makes it last, once its file is flushed.
-        over: told at its end, whatever came of it.
+        over: told once at its end whether it lasts.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Upload:
         disk: int,
         writer: ShardWriter,
         land: Callable[[Upload], None],
-        over: Callable[[], None],
+        over: Callable[[bool], None],
     ) -> None:
         self.signed = signed
         self.disk = disk
@@ -61,6 +61,8 @@ class Upload:
         self._land = land
         self._over = over
         self._renamed = False
+        self._landed = False
+        self._ended = False
 
     @property
     def path(self) -> Path:
@@ -101,18 +103,19 @@ class Upload:
             if "disk is full" in error.message:  # as SQLite says it
                 raise full(f"our database is full: {error.message}") from error
             raise
-        self._renamed = False
+        self._landed = True
         return stored
 
     def discard(self) -> None:
         """Drop it, if it was not finished; safe to call twice."""
         try:
             self._writer.discard()
-            if self._renamed:
+            if self._renamed and not self._landed:
                 self.path.unlink(missing_ok=True)
-                self._renamed = False
         finally:
-            self._over()
+            if not self._ended:
+                self._ended = True
+                self._over(self._landed)
 
     def __enter__(self) -> Upload:
         return self
