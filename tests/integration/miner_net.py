@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import resource
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from chain_net import eventually
 
+from tensorage import seal, shard
 from tensorage.chain.auth import verify
 from tensorage.chain.network import open_chain
 from tensorage.chain.wallet import Hotkey
 from tensorage.challenge import Challenge, max_answer_size, verify_answer
+from tensorage.keyauth import SigningKey
 from tensorage.miner.service import MinerService, MinerSettings
+from tensorage.ticket import SignedTicket, Stored, Ticket
 from tensorage.transport.dendrite import Dendrite
+from tensorage.transport.file_calls import MinerCalls
 from tensorage.transport.messages import ChallengeMessage
 
 MINER, OTHER, VALIDATOR = (Hotkey.from_uri(uri) for uri in ("//M1", "//M2", "//V"))
 SECTOR = 4 << 20
 HOPS = 8
+#: A serial is never used twice, not even in two tests.
+SERIALS = itertools.count(1)
 #: Processes that a test has started; what is left of them is killed after it.
 STARTED: list[subprocess.Popen[str]] = []
 
@@ -201,3 +209,63 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return "Z"
+
+
+class Client:
+    """A client with a validator's tickets, against one miner; its key is the access key of one file."""
+
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
+        self.access = SigningKey(os.urandom(32))
+        self.dendrite = Dendrite(self.access, allow_private=True, per_peer=16)
+        self.calls = MinerCalls(self.dendrite)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.dendrite.aclose()
+
+    def ticket(self, data: bytes, *, key: Hotkey | None = None, **changes) -> SignedTicket:
+        """A validator's ticket for these bytes; good for an hour unless `changes` say otherwise."""
+        asker = self.asker
+        key = key or asker.hotkey
+        fields = {
+            "genesis": asker.chain.genesis_hash,
+            "netuid": asker.chain.netuid,
+            "validator": key.public_key,
+            "client": self.access.public_key,
+            "miner": asker.miner.public_key,
+            "shard_root": shard.shard_root(data),
+            "leaves": len(data) // seal.LEAF_SIZE,
+            "expires": int(time.time()) + 3600,
+            "serial": next(SERIALS),
+        }
+        ticket = Ticket(**{**fields, **changes})
+        return SignedTicket(ticket, key.sign(ticket.hash))
+
+    async def put(self, ticket: SignedTicket, data: bytes) -> Stored:
+        """Store a shard; the receipt, which is checked."""
+        stored = await self.calls.put_shard(await self.asker.neuron(), ticket, data)
+        stored.check(self.asker.miner.public_key, verify)
+        return stored
+
+    async def store(self, leaves: int = shard.MOST_LEAVES, **changes) -> tuple[SignedTicket, bytes]:
+        """Store random bytes under a ticket of their own."""
+        data = os.urandom(leaves * seal.LEAF_SIZE)
+        ticket = self.ticket(data, **changes)
+        await self.put(ticket, data)
+        return ticket, data
+
+    async def piece(self, ticket: SignedTicket, first: int = 0, count: int = 0) -> bytes:
+        """Some leaves, or all, proven."""
+        t = ticket.ticket
+        answer = await self.calls.piece(await self.asker.neuron(), ticket, first, count or t.leaves)
+        return bytes(shard.read_piece(t.shard_root, t.leaves, first, count or t.leaves, answer))
+
+    async def challenge(self, ticket: SignedTicket, hops: int = HOPS) -> None:
+        """Challenge a shard, and check the answer."""
+        t, salt, miner = ticket.ticket, os.urandom(32), self.asker.miner.public_key
+        answer, _ = await self.calls.challenge(await self.asker.neuron(), t.hash, salt, hops, t.leaves)
+        nonce = shard.nonce(salt, self.access.public_key, miner, t.hash)
+        shard.verify_answer(nonce, hops, t.shard_root, t.leaves, miner, answer, verify)
