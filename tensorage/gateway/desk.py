@@ -50,8 +50,9 @@ from ..transport.limits import Rate, TokenBuckets
 from ..transport.refusals import RateLimited
 from . import placement
 from .directory import Directory
+from .placement import Candidate
 from .rows import Account, FileRow, Place, StripeRow, Wanted
-from .store import FileStore
+from .store import FileStore, Lookup
 
 MAX_EXPIRY_SECONDS = 400 * 86400
 LEAST_EXPIRY_SECONDS = 60
@@ -71,6 +72,8 @@ class Desk:
     """Serves clients.
 
     Args:
+        lookup: the same database over a connection of its own, for who may ask: that is found out in the
+            thread that checks all signatures.
         sign: signs tickets with the validator's hotkey.
         verify: checks miners' signatures.
         removed: told when miners are to be told something.
@@ -80,6 +83,7 @@ class Desk:
     def __init__(
         self,
         store: FileStore,
+        lookup: Lookup,
         directory: Directory,
         sign: Sign,
         verify: Verify,
@@ -88,6 +92,7 @@ class Desk:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._lookup = lookup
         self._directory = directory
         self._sign = sign
         self._verify = verify
@@ -129,11 +134,11 @@ class Desk:
     # Who
 
     def _knows_account(self, client: Client, path: Mapping[str, str]) -> bool:
-        return self._store.account_of(client.kind, client.public_key) is not None
+        return self._lookup.account_of(client.kind, client.public_key) is not None
 
     def _knows_reader(self, client: Client, path: Mapping[str, str]) -> bool:
         if client.kind == "key":
-            file = self._store.file_of_access(client.public_key)
+            file = self._lookup.file_of_access(client.public_key)
             if file is not None:
                 return path.get("id") == file.id.hex()
         return self._knows_account(client, path)
@@ -157,7 +162,7 @@ class Desk:
 
     async def _info(self, call: Call) -> Reply:
         issuer = self._store.issuer
-        candidates = self._directory.candidates()
+        candidates = self._candidates()
         coldkeys = len({candidate.coldkey for candidate in candidates})
         networks = len({candidate.network for candidate in candidates})
         data, parity = placement.bearable(coldkeys)
@@ -188,7 +193,7 @@ class Desk:
                 "malformed",
                 f"expires must be {LEAST_EXPIRY_SECONDS} to {MAX_EXPIRY_SECONDS} seconds ahead of now, {now}",
             )
-        most = len({candidate.coldkey for candidate in self._directory.candidates()})
+        most = len({candidate.coldkey for candidate in self._candidates()})
 
         def work() -> FileRow:
             account = self._owner(call.signer)
@@ -207,6 +212,7 @@ class Desk:
     async def _place(self, call: Call) -> Reply:
         id, stripe, asked = _id(call), _stripe(call), call.json(PlacementRequest)
         seed = secrets.token_bytes(_SEED_SIZE)
+        self._candidates()
 
         def choose(taken: Sequence[Place], out: Collection[str], wanted: int) -> Sequence[tuple[str, str]]:
             return self._directory.choose(taken, out, wanted, seed)
@@ -364,6 +370,11 @@ class Desk:
         return Accepted()
 
     # Inside
+
+    def _candidates(self) -> list[Candidate]:
+        if not self._directory.ready:
+            raise RequestError("unready", "miners are being asked for room; ask again in a moment")
+        return self._directory.candidates()
 
     def _now(self) -> int:
         return int(self._clock())

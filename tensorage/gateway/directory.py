@@ -1,9 +1,9 @@
 """Which miners have room: asked of each in the background, so that a placement waits for nobody.
 
 A miner is asked every minute, one without room sooner, one that fails after a wait that doubles up to a
-quarter of an hour, a new one at once. Only those that answered count. Places that are kept for shards that
-have not come are taken off, and so is what was given away since the answer. A miner that fails its challenges
-gets no more shards.
+quarter of an hour, a new one at once. Only those that answered the last time or the time before count. Places
+that are kept for shards that have not come are taken off, and so is what was given away since the answer. A
+miner that fails its challenges gets no more shards.
 
 The event loop asks and any thread chooses: what is known is replaced, never changed in place.
 """
@@ -70,6 +70,9 @@ class _Known:
 class Directory:
     """Miners with room.
 
+    Attributes:
+        ready: whether all were asked once.
+
     Args:
         hotkey: our own, SS58, which is never asked.
         metagraph: the newest, without I/O; raises StaleChainError when it is too old.
@@ -97,6 +100,7 @@ class Directory:
         self._known: dict[str, _Known] = {}
         self._standing = Standings()
         self._given: Counter[str] = Counter()
+        self.ready = False
 
     async def refresh(self) -> float:
         """Ask those that are due; the seconds until the next look.
@@ -124,8 +128,10 @@ class Directory:
             asked = await asyncio.gather(*(self._ask(neuron, last, turns) for neuron, last in due))
             for (neuron, _), found in zip(due, asked, strict=True):
                 name = neuron.hotkey
-                known[name] = replace(found, owed=owed.get(name, 0), given=given[name])
+                new = not found.failures
+                known[name] = replace(found, owed=owed.get(name, 0), given=given[name]) if new else found
         self._known = known
+        self.ready = True
         return TICK_SECONDS
 
     async def _ask(self, neuron: Neuron, last: _Known, turns: asyncio.Semaphore) -> _Known:
@@ -134,7 +140,9 @@ class Directory:
                 answer = await self._calls.storage(neuron, deadline=_DEADLINE)
             except PeerError:  # one of many; it is asked again
                 pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(last.failures, 16))
-                return _Known(last.endpoint, self._clock() + pause, failures=last.failures + 1)
+                answer_before = None if last.failures else last.answer
+                due = self._clock() + pause
+                return replace(last, due=due, answer=answer_before, failures=last.failures + 1)
         found = _Known(last.endpoint, 0.0, answer)
         return replace(found, due=self._clock() + (POLL_SECONDS if found.room(0) else FULL_SECONDS))
 

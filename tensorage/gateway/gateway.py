@@ -32,7 +32,7 @@ from .caretaker import Caretaker
 from .desk import Desk
 from .directory import Directory, Standings
 from .schema import FILES_NAME, Issuer
-from .store import FileStore
+from .store import FileStore, Lookup
 from .sweep import Sweep
 
 
@@ -48,6 +48,7 @@ class Gateway:
     def __init__(
         self,
         store: FileStore,
+        lookup: Lookup,
         dendrite: Dendrite,
         book: Book,
         hotkey: Hotkey,
@@ -59,6 +60,7 @@ class Gateway:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
+        self._lookup = lookup
         self._dendrite = dendrite
         self._book = book
         self._errands = asyncio.Event()
@@ -70,7 +72,9 @@ class Gateway:
             standings=self._standings,
             outstanding=lambda: asyncio.to_thread(store.outstanding),
         )
-        self._desk = Desk(store, self.directory, hotkey.sign, verify, removed=self._errands.set, clock=clock)
+        self._desk = Desk(
+            store, lookup, self.directory, hotkey.sign, verify, removed=self._errands.set, clock=clock
+        )
         self._sweep = Sweep(store, calls, metagraph, clock=clock)
         self.caretaker = Caretaker(
             Care(
@@ -112,10 +116,13 @@ class Gateway:
             UsageError: the database cannot be opened, is damaged, or another validator's.
         """
         issuer = Issuer(book.identity.genesis, book.identity.netuid, book.identity.hotkey)
-        store = await asyncio.to_thread(FileStore, book.ledger.path.parent / FILES_NAME, issuer)
+        path = book.ledger.path.parent / FILES_NAME
+        store = await asyncio.to_thread(FileStore, path, issuer)
+        lookup = await asyncio.to_thread(Lookup, path, issuer)
         dendrite = Dendrite(hotkey, allow_private=parameters.private)
         return cls(
             store,
+            lookup,
             dendrite,
             book,
             hotkey,
@@ -153,6 +160,7 @@ class Gateway:
         """Finish what is being written, and close everything; after the axon."""
         await asyncio.to_thread(self._desk.close)
         await self._dendrite.aclose()
+        await asyncio.to_thread(self._lookup.close)
         await asyncio.to_thread(self.store.close)
 
     async def _standings(self) -> Standings:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import rows
-from .files import drop_file
+from .files import FileRows, drop_file
 from .holdings import HoldingRows
 from .people import AccountRows
 from .rows import Errand
@@ -30,6 +30,10 @@ GONE_SECONDS = 8 * DAY
 _FIRST_WAIT = 30
 
 _ERRAND = rows.columns(Errand, "shards")
+
+
+class Lookup(AccountRows, FileRows):
+    """Accounts and files over a connection of its own, which waits for nothing that others do."""
 
 
 class FileStore(AccountRows, HoldingRows, ServingRows):

@@ -225,6 +225,17 @@ async def test_a_miner_that_fails_is_asked_less_and_less_and_one_without_room_so
         net.now += LONGEST_PAUSE
         await net.directory.refresh()
         assert net.room() == {0: 10}
+        failing.away = True  # once may be the network
+        net.now += POLL_SECONDS
+        await net.directory.refresh()
+        assert net.room() == {0: 10}
+        net.now += POLL_SECONDS
+        await net.directory.refresh()
+        assert net.room() == {}
+        failing.away = False
+        net.now += LONGEST_PAUSE
+        await net.directory.refresh()
+        assert net.room() == {0: 10}
 
 
 async def test_miners_are_told_of_removal_and_restoration_until_they_have_heard(tmp_path):
