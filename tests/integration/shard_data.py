@@ -66,8 +66,8 @@ def bytes_kept(shards: ShardStore, signed: SignedTicket) -> bytes:
     return bytes(shard.read_piece(fields.shard_root, fields.leaves, 0, fields.leaves, answer))
 
 
-def answers_all(data: DataDirectory, *, newest_only: bool = False) -> list[int]:
-    """Open a leaf of every 64 KiB under each commitment that is answered; their numbers."""
+def answers_all(data: DataDirectory, *, newest_only: bool = False, step: int = 16) -> list[int]:
+    """Open every `step`th leaf under each commitment that is answered; their numbers."""
     newest = data.store.commitment()
     if newest is None:
         return []
@@ -79,7 +79,7 @@ def answers_all(data: DataDirectory, *, newest_only: bool = False) -> list[int]:
             signed = data.store.commitment(seq)
             committed = reader.committed(signed.commitment.hash)
             for entry in range(len(committed.entries)):
-                for leaf_number in range(seq % 16, 1024, 16):
+                for leaf_number in range(seq % 16, 1024, step):
                     opening = committed.opening(entry, leaf_number)
                     leaf = merkle.leaf_hash(opening.leaf)
                     root = merkle.root_from_path(leaf, leaf_number, 1024, opening.leaf_path)
