@@ -13,11 +13,12 @@ about: where only slots changed, the sector has not been lost, and keeps its cre
 What a miner says of a chunk whose root has not changed is not listened to: it cannot name a slot only when
 that chunk is asked about, nor stop naming it when the ticket ends.
 
-A ticket is good when it is for this miner and chain, is named once, ends at most `GRACE_SECONDS` ago, and its
-signer is a validator within its share of the miner's chunks (by stake, and a tenth more). One that was good
-stays good when its signer's stake or permit goes; but all that stands on such past shares must fit into a
-tenth of the chunks, since stake moves from hotkey to hotkey, and each could sign for a share of its own. A
-sector with a ticket that is not good has no credit. It is no fraud: a miner may have been deceived.
+A ticket is good when it is for this miner and chain, is named once, ends at most `GRACE_SECONDS` ago and not
+in more than `TERM_SECONDS`, and its signer is a validator within its share of the miner's chunks (by stake,
+and a tenth more). One that was good stays good when its signer's stake or permit goes; but all that stands on
+such past shares must fit into a tenth of the chunks, since stake moves from hotkey to hotkey, and each could
+sign for a share of its own. A sector with a ticket that is not good has no credit. It is no fraud: a miner
+may have been deceived.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from .judge import Attempt
 _DAY = 86_400
 #: How long after its end a ticket may still be in a commitment: its trash (7 days), and time to commit again.
 GRACE_SECONDS = 8 * _DAY
+#: How far ahead the end of a ticket may be when it is first seen: what miners take, and a day.
+TERM_SECONDS = 401 * _DAY
 #: One part in so many of a share, or of all chunks, is tolerated above it.
 SLACK = 10
 
@@ -307,6 +310,8 @@ def _flaw(slot: Slot, facts: Facts) -> str:
         return f"ticket {ticket.serial} is for another miner"
     if facts.now > slot.good_until:
         return f"ticket {ticket.serial} has ended {(facts.now - ticket.expires) // _DAY} days ago"
+    if ticket.expires > facts.now + TERM_SECONDS and not slot.accepted:
+        return f"ticket {ticket.serial} ends in more than {TERM_SECONDS // _DAY} days"
     return ""
 
 

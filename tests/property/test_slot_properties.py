@@ -217,6 +217,8 @@ def facts(chunks: int = 20, now: int = NOW, **stakes: float) -> Facts:
         ({"netuid": 8}, "another chain or subnet"),
         ({"expires": NOW - slots.GRACE_SECONDS}, ""),
         ({"expires": NOW - slots.GRACE_SECONDS - 1}, "has ended 8 days ago"),
+        ({"expires": NOW + slots.TERM_SECONDS}, ""),
+        ({"expires": NOW + slots.TERM_SECONDS + 1}, "ends in more than 401 days"),
         ({"validator": sha256(b"nobody")}, "no validator permit"),
     ],
 )
