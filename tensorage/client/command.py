@@ -302,7 +302,7 @@ def ls(
             _day(row["expires"]),
             row["id"],
         )
-    Console(highlight=False, markup=False).print(table)
+    _print(table)
 
 
 @info_app.command()
@@ -337,7 +337,7 @@ def info(
             checked = "" if shard["checked"] is None else _day(shard["checked"])
             place = (shard["hotkey"], shard["address"] or "", shard["health"], checked)
             table.add_row(str(stripe["number"]), str(shard["number"]), *place)
-    Console(highlight=False, markup=False).print(table)
+    _print(table)
 
 
 @rm_app.command()
@@ -466,12 +466,18 @@ def _show(report: Report, as_json: bool) -> None:
         table = Table("stripe", "shard", "miner", "reason", box=None)
         for bad in report.failed:
             table.add_row(str(bad.stripe), str(bad.number), bad.hotkey, bad.reason)
-        Console(highlight=False, markup=False).print(table)
+        _print(table)
     least = min(good.values())
     typer.echo(
         f"{sum(good.values())} of {len(good) * manifest.shards} shards are good; the stripe with the fewest "
         f"has {least} of {manifest.shards}, {manifest.data_shards} are enough"
     )
+
+
+def _print(table: Table) -> None:
+    """Print on stdout, uncut where it is no terminal."""
+    console = Console(highlight=False, markup=False)
+    console.print(table, width=None if console.is_terminal else 1000, no_wrap=not console.is_terminal)
 
 
 def _with_catalog(home: Path, work: Callable[[Catalog | None], Any]) -> Any:

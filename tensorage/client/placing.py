@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..chain.auth import public_key, verify
@@ -44,10 +44,16 @@ class TooFewMiners(TensorageError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A stripe to store: its shards by number, and whom to tell when one needs its buffer no more."""
+    """A stripe to store.
+
+    Attributes:
+        views: its shards by number; parity shards are right once `coded` has ended.
+        release: told of each shard that needs its buffer no more.
+    """
 
     stripe: Stripe
     views: Sequence[memoryview]
+    coded: Awaitable[None]
     release: Callable[[int], None]
 
 
@@ -168,6 +174,7 @@ class Placer:
         self, job: Job, places: Sequence[Place], layers: dict[int, bytes], kept: set[int]
     ) -> set[str]:
         """Bring shards to their places; the miners that failed."""
+        await job.coded
         roots = await asyncio.gather(*(self._prepare(job, place, layers) for place in places))
         wanted = [
             ShardWanted(number=place.number, miner=place.hotkey, root=root)

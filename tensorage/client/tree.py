@@ -119,7 +119,7 @@ def unpack(archive: BinaryIO, root: Path) -> int:
         OSError: something cannot be written.
     """
     seen: set[str] = set()
-    links: list[tuple[Path, str]] = []
+    links: list[tuple[Path, str, int]] = []
     directories: list[tuple[Path, int]] = [(root, -1)]
     try:
         with tarfile.open(fileobj=archive, mode="r:", format=tarfile.PAX_FORMAT) as tar:
@@ -130,16 +130,21 @@ def unpack(archive: BinaryIO, root: Path) -> int:
                     path.mkdir(mode=0o755)
                     directories.append((path, int(info.mtime)))
                 elif info.issym():
-                    links.append((path, info.linkname))
+                    links.append((path, info.linkname, int(info.mtime)))
                 elif info.isreg():
                     _write(tar, info, path)
                 else:
                     raise ProofError(f"entry {info.name!r} of the directory is no file, directory or link")
     except (tarfile.TarError, UnicodeError, ValueError, FileNotFoundError, NotADirectoryError) as error:
         raise ProofError(f"the directory's stream is damaged: {error}") from error
-    for path, target in links:
+    for path, target, mtime in links:
+        if path.parent.resolve() != root.resolve() / path.parent.relative_to(root):
+            raise ProofError(f"link {str(path.relative_to(root))!r} stands below another link")
+        if not _stays_inside(root, path, target):
+            raise ProofError(f"link {str(path.relative_to(root))!r} leads out of the directory")
         path.symlink_to(target)
-    for path, target in links:
+        os.utime(path, (mtime, mtime), follow_symlinks=False)
+    for path, target, _ in links:  # those that were made later may have changed where one leads
         if not _stays_inside(root, path, target):
             raise ProofError(f"link {str(path.relative_to(root))!r} leads out of the directory")
     for path, mtime in reversed(directories):

@@ -190,8 +190,11 @@ class Upload:
         release: Callable[[int], None],
     ) -> None:
         views = cut.shards(data, parity)
-        await coder.encode(views[: len(data)], views[len(data) :])
-        await placer.store(Job(cut.stripe, views, release))
+        coded = asyncio.ensure_future(coder.encode(views[: len(data)], views[len(data) :]))
+        try:
+            await placer.store(Job(cut.stripe, views, coded, release))
+        finally:
+            await asyncio.wait([coded])  # it writes into buffers that somebody else may have next
 
     def _stored(self, stripe: Stripe) -> None:
         shards = self._row.data_shards + self._row.parity_shards
