@@ -137,6 +137,20 @@ def unpack(archive: BinaryIO, root: Path) -> int:
                     raise ProofError(f"entry {info.name!r} of the directory is no file, directory or link")
     except (tarfile.TarError, UnicodeError, ValueError, FileNotFoundError, NotADirectoryError) as error:
         raise ProofError(f"the directory's stream is damaged: {error}") from error
+    _link(root, links)
+    for path, mtime in reversed(directories):
+        sync_directory(path)
+        if mtime >= 0:
+            os.utime(path, (mtime, mtime))
+    return len(seen)
+
+
+def _link(root: Path, links: list[tuple[Path, str, int]]) -> None:
+    """Make symbolic links: path, target, time.
+
+    Raises:
+        ProofError: one leads out of `root`.
+    """
     for path, target, mtime in links:
         if path.parent.resolve() != root.resolve() / path.parent.relative_to(root):
             raise ProofError(f"link {str(path.relative_to(root))!r} stands below another link")
@@ -147,11 +161,6 @@ def unpack(archive: BinaryIO, root: Path) -> int:
     for path, target, _ in links:  # those that were made later may have changed where one leads
         if not _stays_inside(root, path, target):
             raise ProofError(f"link {str(path.relative_to(root))!r} leads out of the directory")
-    for path, mtime in reversed(directories):
-        sync_directory(path)
-        if mtime >= 0:
-            os.utime(path, (mtime, mtime))
-    return len(seen)
 
 
 def _checked(name: str, seen: set[str]) -> str:
