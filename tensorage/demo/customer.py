@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ class Customer:
         create = ["gateway", "keys", "create", home.name, f"--quota={quota}", "--json"]
         made = self.run(*create, *network.stage.flags(self.validator)).json()
         self.api_key: str = made["key"]
-        self._environment["TENSORAGE_API_KEY"] = self.api_key
+        self._environment |= {"TENSORAGE_API_KEY": self.api_key, "TENSORAGE_GATEWAY": self.gateway}
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `tensorage <arguments>`; its output is text from pipes, unless `options` say otherwise."""
@@ -106,14 +105,11 @@ class Customer:
 
     def put(self, path: Path, name: str, *flags: str, seconds: float = 600) -> Outcome:
         """`tensorage put`."""
-        return self.run("put", str(path), f"--name={name}", *self._flags(flags), seconds=seconds)
+        return self.run("put", str(path), f"--name={name}", "--json", *flags, seconds=seconds)
 
     def get(self, name: str, path: Path, *flags: str, seconds: float = 600) -> Outcome:
         """`tensorage get`."""
-        return self.run("get", name, "-o", str(path), *self._flags(flags), seconds=seconds)
-
-    def _flags(self, flags: Sequence[str]) -> list[str]:
-        return [f"--gateway={self.gateway}", "--json", *flags]
+        return self.run("get", name, "-o", str(path), "--json", *flags, seconds=seconds)
 
 
 def peak_bytes(pid: int) -> int:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from ..allocator.layout import DATABASE
 from ..chain.client import Chain
 from ..chain.devnet import faucet, location
 from ..chain.devnet.producer import is_producing
@@ -28,7 +31,7 @@ from .stage import HOTKEY, NETUID, Stage, make_wallets, register, start_devnet
 
 _GIB = 1 << 30
 _POLL_SECONDS = 0.2
-_STAKE = 10_000.0  # TAO of each validator
+_STAKE = 100_000.0  # TAO of each validator, so that what miners earn hardly counts beside it
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,12 @@ class Network:
         wallets = {n: faucet.open_wallet(n, HOTKEY, self.stage.wallets, create=False) for n in names}
         self._hotkeys = {name: wallet.hotkeypub.ss58_address for name, wallet in wallets.items()}
         asyncio.run(register(self.stage, names, dict.fromkeys(self.validators, _STAKE)))
-        for name in names:
+        for name in self.miners:
+            self.start(name)
+        # A gateway asks a miner for room once a minute: what is there at first is what it counts on.
+        for name in self.miners:
+            self.wait(f"{name}'s disk", partial(self._shared_out, name), 600)
+        for name in self.validators:
             self.start(name)
 
     # Processes
@@ -198,6 +206,18 @@ class Network:
         wanted = self.miners if names is None else list(names)
         for validator in self.validators:
             self.wait(f"{validator}'s proofs", partial(self._proven, validator, wanted), seconds)
+
+    def _shared_out(self, name: str) -> bool:
+        """Whether a miner is full, and every validator has its part of that."""
+        for path in self.root(name).glob(f"*/{DATABASE}"):
+            try:
+                with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                    quotas = dict(db.execute("SELECT * FROM quotas").fetchall())
+            except sqlite3.Error:  # it is being made
+                return False
+            mine = [quotas.get(self._hotkeys[validator], 0) for validator in self.validators]
+            return sum(quotas.values()) == self.shape.chunks and all(mine)
+        return False
 
     def _proven(self, validator: str, names: Sequence[str]) -> bool:
         status = self.status(validator)
