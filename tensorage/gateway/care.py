@@ -79,7 +79,7 @@ class Care:
         worker: where bytes are hashed, checked and coded, off the event loop.
         quiet: gone through before each step.
         clock: seconds since 1970.
-        fetching: pieces that are being fetched as a client does, by ticket.
+        fetching: nonces of requests that are being made as a client makes them.
     """
 
     store: FileStore
@@ -93,7 +93,7 @@ class Care:
     quiet: Quiet
     settings: CareSettings
     clock: Callable[[], float]
-    fetching: set[bytes] = field(default_factory=set)
+    fetching: set[int] = field(default_factory=set)
 
     @property
     def calls(self) -> MinerCalls:

@@ -39,8 +39,6 @@ PAGES = 8
 AHEAD_SECONDS = 120
 _PAGE_SECONDS = 20.0
 _MOST = 1 << 63  # SQLite's integers
-#: A record within so many seconds of a fetch of ours, of the same piece, is that fetch's.
-_OURS_SECONDS = 60
 
 
 class Collector:
@@ -97,7 +95,7 @@ class Collector:
         care, store = self._care, self._care.store
         now, wrong = care.now(), 0
         fetching = frozenset(care.fetching)  # before those that are written down, so that none is missed
-        ours = store.fetches(hotkey)
+        ours = fetching | {fetch.nonce_ns for fetch in store.fetches(hotkey)}
         reads: dict[Read, None] = {}
         for record in records:
             seconds = record.nonce // 1_000_000_000
@@ -107,7 +105,7 @@ class Collector:
             if row is None or row.hotkey != hotkey or row.state != "stored":
                 continue
             read = Read(row.ticket, seconds // DAY, record.leaf, record.count)
-            if read in reads or row.ticket in fetching or any(_is(fetch, record, seconds) for fetch in ours):
+            if read in reads or record.nonce in ours:
                 continue
             try:
                 shard.check_piece(row.leaves, record.leaf, record.count)
@@ -126,9 +124,20 @@ def _continues(records: Sequence[RetrievalMessage], mark: Mark) -> bool:
     return bool(records) and (records[0].id, records[0].nonce) == (mark.id, mark.nonce_ns)
 
 
-def _is(fetch: Fetch, record: RetrievalMessage, seconds: int) -> bool:
-    same = (fetch.ticket, fetch.first, fetch.count) == (record.ticket, record.leaf, record.count)
-    return same and abs(seconds - fetch.at) <= _OURS_SECONDS
+class _Noting(SigningKey):
+    """A key that notes the nonces of the requests that it signs."""
+
+    def __init__(self, seed: bytes, nonces: set[int]) -> None:
+        super().__init__(seed)
+        self.nonces = nonces
+        self.last = 0
+
+    def sign_request(
+        self, *, method: str, path: str, body: bytes, receiver: bytes, nonce_ns: int
+    ) -> dict[str, str]:
+        self.last = nonce_ns
+        self.nonces.add(nonce_ns)
+        return super().sign_request(method=method, path=path, body=body, receiver=receiver, nonce_ns=nonce_ns)
 
 
 class Sampler:
@@ -165,20 +174,20 @@ class Sampler:
         neuron, file = care.neuron(row.hotkey), await care.db(care.store.file, row.file)
         if neuron is None or file is None or file.reader is None:
             return None
-        care.fetching.add(row.ticket)
+        key = _Noting(file.reader, care.fetching)
         try:
-            return await self._fetch(row, neuron, file.reader)
+            return await self._fetch(row, neuron, key)
         finally:
-            care.fetching.discard(row.ticket)
+            care.fetching.discard(key.last)
 
-    async def _fetch(self, row: ShardRow, neuron: Neuron, reader: bytes) -> Fetch:
+    async def _fetch(self, row: ShardRow, neuron: Neuron, key: _Noting) -> Fetch:
         care = self._care
         first, count = piece(row.leaves, self._random)
         at, reason, elapsed = care.now(), "", 0.0
         async with care.quiet.aside():
             started = time.perf_counter()
             try:
-                answer = await self._ask(neuron, reader, row, first, count)
+                answer = await self._ask(neuron, key, row, first, count)
                 elapsed = time.perf_counter() - started
                 await care.compute(shard.read_piece, row.root, row.leaves, first, count, answer)
             except PeerError as error:
@@ -189,7 +198,15 @@ class Sampler:
                 await report_wrong(care, row, error.message)
         passed = not reason and elapsed <= care.settings.fetch_seconds
         fetch = Fetch(
-            row.hotkey, row.ticket, first, count, at, min(2**31, int(elapsed * 1000)), passed, reason[:200]
+            row.hotkey,
+            row.ticket,
+            first,
+            count,
+            at,
+            key.last,
+            min(2**31, int(elapsed * 1000)),
+            passed,
+            reason[:200],
         )
         await care.db(care.store.add_fetch, fetch)
         log.debug(
@@ -202,8 +219,8 @@ class Sampler:
         )
         return fetch
 
-    async def _ask(self, neuron: Neuron, reader: bytes, row: ShardRow, first: int, count: int) -> bytes:
-        async with Dendrite(SigningKey(reader), allow_private=self._allow_private) as client:
+    async def _ask(self, neuron: Neuron, key: SigningKey, row: ShardRow, first: int, count: int) -> bytes:
+        async with Dendrite(key, allow_private=self._allow_private) as client:
             return await MinerCalls(client).piece(
                 neuron, row.decoded(), first, count, deadline=self._care.settings.fetch_seconds
             )

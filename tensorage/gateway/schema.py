@@ -170,6 +170,7 @@ MIGRATIONS = (
         first      INTEGER NOT NULL,          -- leaf
         count      INTEGER NOT NULL,
         at         INTEGER NOT NULL,
+        nonce_ns   INTEGER NOT NULL,          -- of our request
         elapsed_ms INTEGER NOT NULL,
         passed     INTEGER NOT NULL,
         reason     TEXT    NOT NULL

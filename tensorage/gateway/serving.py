@@ -42,13 +42,17 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A piece that we fetched as a client does: when, seconds since 1970, and what came of it."""
+    """A piece that we fetched as a client does: when, seconds since 1970, and what came of it.
+
+    `nonce_ns` is that of our request, by which a miner's record of it is told from those of clients.
+    """
 
     hotkey: str
     ticket: bytes
     first: int
     count: int
     at: int
+    nonce_ns: int
     elapsed_ms: int
     passed: bool
     reason: str
@@ -110,14 +114,15 @@ class ServingRows(Database):
         """Note a fetch of ours."""
         self._write(
             lambda db: db.execute(
-                "INSERT INTO fetches (hotkey, ticket, first, count, at, elapsed_ms, passed, reason)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO fetches (hotkey, ticket, first, count, at, nonce_ns, elapsed_ms, passed, reason)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     fetch.hotkey,
                     fetch.ticket,
                     fetch.first,
                     fetch.count,
                     fetch.at,
+                    fetch.nonce_ns,
                     fetch.elapsed_ms,
                     int(fetch.passed),
                     fetch.reason,

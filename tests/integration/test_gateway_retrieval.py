@@ -114,6 +114,8 @@ async def test_a_fetch_of_ours_looks_like_a_clients_is_measured_and_is_not_count
         assert len(holder.records) == 1
         assert await served(net, holder) == 0
         assert net.store.tallies(net.care.now())[holder.ss58].fetch_rate == 1.0
+        await net.read(put, row, fetch.first, fetch.count)  # a client reads the very same
+        assert await served(net, holder) == fetch.count * LEAF_SIZE
         holder.refuse = RequestError("unready", "not for you")
         fetch = await net.caretaker.sampler.fetch(row)
         assert fetch is not None
