@@ -97,17 +97,19 @@ def note(coldkeys: int, networks: int) -> str:
     shards = DATA_SHARDS + PARITY_SHARDS
     if not coldkeys:
         return "no miner has room at the moment"
+    where = _counted(networks, "network")
     if coldkeys < shards:
-        data, parity = bearable(coldkeys)
-        text = (
-            f"only {coldkeys} owners of miners have room, so a file has {data + parity} shards, not {shards}"
-        )
-        if networks < coldkeys:
-            text += f", on {networks} networks"
-        return text
+        width = sum(bearable(coldkeys))
+        owners = _counted(coldkeys, "owner")
+        text = f"miners with room have {owners}, so a file gets {width} shards instead of {shards}"
+        return text if networks >= coldkeys else f"{text}; they lie on {where}"
     if networks < shards:
-        return f"miners lie on {networks} networks only, so some shards of a file share one"
+        return f"miners lie on {where}, so some shards of a file share one"
     return ""
+
+
+def _counted(count: int, what: str) -> str:
+    return f"only {count} {what}{'' if count == 1 else 's'}"
 
 
 def _key(candidate: Candidate, seed: bytes) -> float:

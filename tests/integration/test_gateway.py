@@ -193,7 +193,7 @@ async def test_a_file_is_placed_stored_looked_up_and_removed_by_those_who_may(wo
             info = await alice.info()
             assert (info.hotkey, info.data_shards, info.parity_shards) == (world.validator.ss58, 2, 4)
             assert (info.coldkeys, info.networks) == (OWNERS, 1)
-            assert "6 shards, not 30" in info.note
+            assert "6 shards instead of 30" in info.note
             with refused(409, "6 have room"):
                 await alice.create(other, 2, 5)
             with refused(400, "expires"):

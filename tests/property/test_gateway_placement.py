@@ -86,7 +86,11 @@ def test_a_small_network_gets_the_widest_spread_at_the_same_rate_and_is_told():
         (10, 20),
         (10, 20),
     ]
-    assert "12 shards" in note(12, 1) and "1 networks" in note(12, 1)
-    assert note(30, 4)
+    assert note(12, 1) == (
+        "miners with room have only 12 owners, so a file gets 12 shards instead of 30;"
+        " they lie on only 1 network"
+    )
+    assert note(1, 1) == "miners with room have only 1 owner, so a file gets 1 shards instead of 30"
+    assert note(30, 4) == "miners lie on only 4 networks, so some shards of a file share one"
     assert note(30, 30) == ""
     assert note(0, 0)
