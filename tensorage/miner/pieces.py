@@ -42,8 +42,9 @@ from .turns import Turns
 log = logging.getLogger(__name__)
 
 THREADS = 4
-#: Leaves that are read in one step: 512 KiB.
-STEP = 128
+#: Leaves that are read in one step, 1 MiB, and bytes that are handed to the connection at once.
+STEP = 256
+_SENT = 256 * 1024
 #: Challenges of shards: at once for one caller, hops for one caller, hops in all.
 CALLER_CHALLENGES = 4
 CALLER_HOPS = MAX_HOPS
@@ -142,12 +143,15 @@ class Pieces:
             return answer
         begun = await self._step(name, first, STEP)
         path = shard.piece_hashes(ticket.leaves, count) * HASH_SIZE
-        own = len(begun) - STEP * LEAF_SIZE - path  # of the step's own path, below the piece's node
+        below = len(begun) - STEP * LEAF_SIZE - path  # the step's own path, up to the piece's node
 
         async def answer_in_steps() -> AsyncIterator[bytes]:
-            yield begun[own:]
-            for at in range(first + STEP, first + count, STEP):
-                yield (await self._step(name, at, STEP))[own + path :]
+            step, skip = begun, below
+            for at in range(first + STEP, first + count + STEP, STEP):
+                for start in range(skip, len(step), _SENT):
+                    yield step[start : start + _SENT]
+                if at < first + count:
+                    step, skip = await self._step(name, at, STEP), below + path
             given()
 
         return answer_in_steps()

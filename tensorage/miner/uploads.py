@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
@@ -98,7 +98,7 @@ class Uploads:
                 raise _other_size(call.length, size)
             async with aclosing(_steps(call.chunks(size))) as steps:
                 async for step in steps:
-                    taken += len(step)
+                    taken += sum(map(len, step))
                     await self._priority.give_way()
                     await writing.write(step)
             if taken != size:
@@ -141,10 +141,14 @@ class _Writing:
         self._upload = upload
         self._last: Future[Any] | None = None
 
-    async def write(self, step: bytes) -> None:
+    async def write(self, step: Sequence[bytes]) -> None:
         """Begin to write a step, once the one before is written."""
         await self._written()
-        self._last = self._threads.submit(self._upload.write, step)
+        self._last = self._threads.submit(self._write, step)
+
+    def _write(self, step: Sequence[bytes]) -> None:
+        for piece in step:
+            self._upload.write(piece)
 
     async def finish(self, sign: Sign) -> Stored:
         """Flush and record the shard; the receipt."""
@@ -172,16 +176,18 @@ class _Writing:
             await asyncio.wrap_future(self._last)
 
 
-async def _steps(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The same bytes in steps of `STEP`, the last one smaller."""
-    step = bytearray()
+async def _steps(pieces: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """The same pieces, together in steps of some `STEP` bytes."""
+    step: list[bytes] = []
+    size = 0
     async for piece in pieces:
-        step += piece
-        if len(step) >= STEP:
-            yield bytes(step)
-            step.clear()
+        step.append(piece)
+        size += len(piece)
+        if size >= STEP:
+            yield step
+            step, size = [], 0
     if step:
-        yield bytes(step)
+        yield step
 
 
 def _other_size(size: int, due: int) -> RequestError:
