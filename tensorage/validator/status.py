@@ -63,6 +63,8 @@ def read_status(path: Path) -> list[MinerStatus]:
             identity = dict(db.execute("SELECT key, value FROM meta").fetchall())
     except sqlite3.Error as error:
         raise StorageError(f"{path} cannot be read: {error}", remedy="Try again in a moment") from error
+    if not {"genesis", "netuid"} <= identity.keys():
+        raise StorageError(f"{path} is being made", remedy="Try again in a moment")
     genesis, netuid = bytes.fromhex(identity["genesis"]), int(identity["netuid"])
     statuses = []
     for row in found:
