@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 #: Most sectors of one miner that are asked about in a round, and seconds that it may take.
 MOST_TRANSITIONS = 1024
 TRANSITIONS_SECONDS = 30.0
+#: A miner with a ticket that is not good is judged again once in so many rounds.
+REVIEW_ROUNDS = 12
+#: Seconds of a round that judging again may take.
+REVIEW_SECONDS = 10.0
 _AT_ONCE = 2  # as many as a dendrite has connections to one peer
 
 
@@ -88,12 +92,13 @@ class ChangeView:
         changed = [index for index, root in entries if index in before and before[index] != root]
         if not claims and not known and not changed:
             return Changes()
-        claims = await self._exchange.in_worker(slots.sound, claims, known, self._exchange.verify)
+        facts = self._facts(shown, metagraph)
+        claims = slots.placed(claims, entries, profile(shown.commitment.profile).chunks)
+        claims = await self._exchange.in_worker(slots.sound, claims, known, facts, self._exchange.verify)
         checked = await self._transitions(neuron, miner, shown, dict(entries), changed, claims, known)
         newest = await self._exchange.commitment(neuron, miner.public_key)
         if newest.commitment.hash != shown.commitment.hash:
             return None
-        facts = self._facts(shown, metagraph)
 
         def judge() -> list[Slot]:
             return slots.judged(slots.merged(known, claims, before, entries, checked), facts)
@@ -104,14 +109,28 @@ class ChangeView:
     async def review(self, miner: Miner, metagraph: Metagraph) -> Changes:
         """The slots of the commitment that is known, judged again: tickets end, stakes come and go."""
         assert miner.commitment is not None
+        facts = self._facts(miner.commitment, metagraph)
         known = await self._known(miner)
-        found = await self._exchange.in_worker(slots.judged, known, self._facts(miner.commitment, metagraph))
+
+        def judge() -> list[Slot]:
+            return slots.judged(slots.sound(known, known, facts, self._exchange.verify), facts)
+
+        found = await self._exchange.in_worker(judge)
         return Changes(slots=found, barred=slots.barred(found))
 
-    async def to_review(self) -> set[str]:
-        """Hotkeys of the miners with slots that may be judged otherwise now than when they were last."""
+    async def to_review(self, now: int) -> list[str]:
+        """Hotkeys of the miners with slots that may be judged otherwise than they were; most urgent first.
+
+        Those with a ticket that has ended, and now and then those with one that was not good. Each round
+        begins with others, so that none of them can always be in the way.
+        """
         ended = await self._book.run(self._book.ledger.with_ended_slots, self._unix())
-        return ended | {hotkey for hotkey, miner in self._book.miners.items() if miner.barred}
+        again = {
+            hotkey
+            for hotkey, miner in self._book.miners.items()
+            if miner.barred and (now + miner.uid) % REVIEW_ROUNDS == 0
+        }
+        return [*_rotated(ended, now), *_rotated(again - ended, now)]
 
     async def _known(self, miner: Miner) -> list[Slot]:
         if miner.commitment is None:
@@ -172,3 +191,9 @@ class ChangeView:
             shares=slots.shares(metagraph),
             now=self._unix(),
         )
+
+
+def _rotated(hotkeys: Collection[str], now: int) -> list[str]:
+    listed = sorted(hotkeys)
+    start = now * 37 % len(listed) if listed else 0
+    return listed[start:] + listed[:start]

@@ -25,7 +25,7 @@ from ..service.quiet import Quiet
 from ..transport.dendrite import Malformed, PeerError, Refused
 from . import scoring, standing
 from .book import Book
-from .changes import ChangeView, unix_seconds
+from .changes import REVIEW_SECONDS, ChangeView, unix_seconds
 from .exchange import Exchange, failure, proof_failure
 from .judge import FAILURES, Attempt, Judgement, ask_again, assumed_fault, conclude, excuse, excused_stall
 from .ledger import Evidence
@@ -348,10 +348,13 @@ class Rounds:
         self, neurons: dict[str, Neuron], metagraph: Metagraph, block: BlockRef, now: int
     ) -> None:
         """Judge slots again where time or stake may have changed what they are."""
-        for hotkey in sorted(await self._changes.to_review()):
+        until = time.monotonic() + REVIEW_SECONDS
+        for hotkey in await self._changes.to_review(now):
             miner = self._book.miners[hotkey]
             if hotkey not in neurons or miner.commitment is None:
                 continue
+            if time.monotonic() > until:
+                break  # the others in the next round
             changes = await self._changes.review(miner, metagraph)
             after = standing.with_barred(miner, changes.barred)
             look = Look(after, slots=changes.slots, refusal=_refusal(changes.barred, miner.barred))

@@ -47,6 +47,9 @@ TERM_SECONDS = 401 * _DAY
 #: One part in so many of a share, or of all chunks, is tolerated above it.
 SLACK = 10
 
+#: Tickets with a wrong signature that are checked of one list.
+MOST_FORGED = 64
+
 #: Kind of the attempts in which a miner is refused credit over its tickets.
 REFUSED_KIND = "slots"
 
@@ -125,19 +128,32 @@ def shares(metagraph: Metagraph) -> dict[bytes, float]:
 # What is named
 
 
-def sound(claims: Iterable[Slot], known: Iterable[Slot], verify: Verify) -> list[Slot]:
-    """The claims whose ticket is one: signed, by whomever. The others name nothing.
+def placed(claims: Iterable[Slot], entries: Sequence[Entry], chunks: int) -> list[Slot]:
+    """The claims about chunks that there are in a listing, whose sectors have `chunks` chunks."""
+    listed = {index for index, _ in entries}
+    return [claim for claim in claims if claim.sector in listed and claim.chunk < chunks]
+
+
+def sound(claims: Iterable[Slot], known: Iterable[Slot], facts: Facts, verify: Verify) -> list[Slot]:
+    """The claims whose ticket is one: signed by its validator. The others name nothing.
+
+    A ticket that cannot be good whoever signed it is left unchecked. After `MOST_FORGED` that were not
+    signed, no more of the new ones are believed: whoever names these means to have us check signatures.
 
     Args:
-        known: slots whose signatures were checked before.
+        known: slots of which those that were accepted were checked before.
     """
-    checked = {slot.signed for slot in known}
-    found = []
+    checked = {slot.signed for slot in known if slot.accepted}
+    found, forged = [], 0
     for claim in claims:
-        if claim.signed not in checked:
+        possible = claim.ticket.validator in facts.shares and not _flaw(claim, facts)
+        if possible and claim.signed not in checked:
+            if forged >= MOST_FORGED:
+                continue
             try:
                 claim.signed.check(verify)
             except ProofError:
+                forged += 1
                 continue
         found.append(claim)
     return found

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tensorage.errors import ProofError, RequestError, StorageError, UsageError
 from tensorage.hashchain import check_chain
 from tensorage.receipts import NO_SECTOR, Receipt, Verdict
 from tensorage.transport.axon import Call
-from tensorage.validator import export, ledger, scoring, standing
+from tensorage.validator import export, ledger, schema, scoring, standing
 from tensorage.validator.desk import MOST_WAITING, ReceiptDesk
 from tensorage.validator.judge import Attempt, Judgement
 from tensorage.validator.ledger import (
@@ -170,6 +171,26 @@ def test_a_ledger_of_another_identity_or_a_newer_version_or_no_database_is_refus
         open_ledger(path, IDENTITY)
     with pytest.raises(UsageError, match="no ledger"):
         read_status(tmp_path / "nothing.sqlite")
+
+
+def test_a_ledger_of_an_older_version_becomes_one_of_this_with_all_that_it_held(tmp_path):
+    old, new = tmp_path / "old.sqlite", tmp_path / "new.sqlite"
+    miner = Miner(MINERS[0].ss58, MINERS[0].public_key, 1, 1, listing=((3, sha256(b"root")),))
+    miner = replace(miner, credited=frozenset({3}))
+    with closing(open_ledger(new, IDENTITY)) as book:
+        book.record(draft(miner, 1), miner, KEY.sign)
+    with closing(sqlite3.connect(old)) as db, closing(sqlite3.connect(new)) as made:
+        db.executescript(schema.MIGRATIONS[0] + ";PRAGMA user_version = 1")
+        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+            rows = made.execute(f"SELECT {columns} FROM {table}").fetchall()
+            marks = ", ".join("?" * (columns.count(",") + 1))
+            db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        db.commit()
+    with closing(open_ledger(old, IDENTITY)) as book:
+        assert book.miners() == {miner.hotkey: miner}
+        assert [receipt.seq for receipt, _ in book.receipts(0, 10)[0]] == [1]
+        assert book.slots(miner.hotkey) == []
 
 
 def test_a_path_that_cannot_be_written_is_told_with_the_remedy(tmp_path):

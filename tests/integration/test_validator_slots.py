@@ -13,9 +13,11 @@ from tensorage.chain.auth import verify
 from tensorage.chain.wallet import Hotkey
 from tensorage.errors import ProofError, RequestError
 from tensorage.receipts import NO_SECTOR, Verdict
+from tensorage.ticket import SignedTicket
 from tensorage.transport.file_messages import Transition
 from tensorage.validator import export, slots
 from tensorage.validator.audit import STEADY_ROUNDS
+from tensorage.validator.changes import REVIEW_ROUNDS
 
 SECTOR = seal.DEV.size
 OTHER = Hotkey.from_uri("//OtherSigner")
@@ -210,9 +212,25 @@ async def test_a_sector_gets_its_chance_when_the_validator_of_its_ticket_gets_a_
         await committed_anew(net, miner)
         assert net.of(miner).barred == {1}
         net.chain.stakes[OTHER] = 1000.0
-        for _ in range(3):
+        for _ in range(REVIEW_ROUNDS + 2):
             await net.round()
         assert (net.of(miner).barred, net.of(miner).credited) == (set(), {0, 1, 2})
+
+
+async def test_a_forged_ticket_is_not_believed_either_when_its_validator_gets_a_permit(tmp_path):
+    """As long as nothing could come of it, its signature was not looked at."""
+    miner = Keeper("Keeper", range(3))
+    async with subnet(tmp_path, miner) as net:
+        await credited(net, miner)
+        signed = miner.ticket(1, 16, OTHER)
+        miner.put(1, SignedTicket(signed.ticket, miner.key.sign(signed.ticket.hash)))
+        await committed_anew(net, miner)
+        assert net.of(miner).barred == {1}
+        net.chain.stakes[OTHER] = 1000.0
+        for _ in range(REVIEW_ROUNDS + 2):
+            await net.round()
+        assert net.of(miner).standing.credited_bytes == 0
+        assert "nor" not in net.of(miner).reason and "not the sealed ones" in net.of(miner).reason
 
 
 async def test_what_is_known_of_slots_survives_a_restart(tmp_path):

@@ -285,16 +285,37 @@ def test_what_is_said_of_a_sector_that_did_not_change_is_not_listened_to(said):
     assert [each for each in found if each.sector > 2] == claimed
 
 
-def test_a_ticket_that_nobody_signed_names_nothing():
+def test_a_ticket_that_its_validator_did_not_sign_names_nothing():
     good = ticket(1)
     signed = SignedTicket(good, SIGNER.sign(good.hash))
     forged = SignedTicket(ticket(2), SIGNER.sign(good.hash))
     claims = [Slot(0, 0, signed), Slot(0, 1, forged), Slot(0, 2, SignedTicket(replace(good, leaves=17), b""))]
-    assert slots.sound(claims, [], verify) == claims[:1]
-    assert slots.sound(claims, [Slot(9, 9, forged)], verify) == claims[:2]  # not checked a second time
+    now = facts(signer=1.0)
+    assert slots.sound(claims, [], now, verify) == claims[:1]
+    checked = [Slot(9, 9, forged, accepted=True), Slot(9, 8, signed)]
+    assert slots.sound(claims, checked, now, verify) == claims[:2]  # not checked a second time
+    # What cannot be good is not worth the checking, until it can be.
+    assert slots.sound(claims, [], facts(other=1.0), verify) == claims
     commitment = first_commitment(GENESIS, 7, MINER, 0, [(0, sha256(b"root"))], 5)
     assert is_for(signed, commitment, verify) and not is_for(forged, commitment, verify)
     assert not is_for(signed, replace(commitment, miner=sha256(b"other")), verify)
+
+
+def test_forged_tickets_without_end_are_not_checked_without_end():
+    asked = []
+
+    def count(key: bytes, message: bytes, signature: bytes) -> bool:
+        asked.append(message)
+        return False
+
+    claims = [slot((number, 0), ticket(number)) for number in range(10 * slots.MOST_FORGED)]
+    assert slots.sound(claims, [], facts(signer=1.0), count) == []
+    assert len(asked) == slots.MOST_FORGED
+
+
+def test_claims_about_chunks_that_are_not_there_are_dropped():
+    claims = [slot(place, ticket(1)) for place in ((0, 0), (0, 4), (1, 3), (2, 0))]
+    assert slots.placed(claims, [(0, bytes(32)), (1, bytes(32))], 4) == [claims[0], claims[2]]
 
 
 @settings(max_examples=30)
