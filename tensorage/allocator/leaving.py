@@ -1,25 +1,25 @@
-"""Whether a miner leaves, and what is left for it to hand over: for the miner, and for a command beside it.
+"""The row that says whether a miner leaves, and what is left for it to hand over.
 
-Unlike `ShardStore`, which is for the process that serves, this may be asked and said by any process.
+Unlike a `ShardStore`, which is for the process that serves, this may be asked and said by any process. Every
+function takes a connection inside a transaction of the caller's.
 """
 
 from __future__ import annotations
 
-from .store import Store
+import sqlite3
 
 
-def marked(store: Store) -> bool:
+def marked(db: sqlite3.Connection) -> bool:
     """Whether nothing new is taken because the miner leaves."""
-    return store.read(lambda db: db.execute("SELECT 1 FROM leaving").fetchone()) is not None
+    return db.execute("SELECT 1 FROM leaving").fetchone() is not None
 
 
-def mark(store: Store, leaves: bool) -> None:
+def mark(db: sqlite3.Connection, leaves: bool) -> None:
     """Take nothing new any more, or take it again; it outlasts a restart."""
-    query = "INSERT OR IGNORE INTO leaving VALUES (1)" if leaves else "DELETE FROM leaving"
-    store.write(lambda db: db.execute(query))
+    db.execute("INSERT OR IGNORE INTO leaving VALUES (1)" if leaves else "DELETE FROM leaving")
 
 
-def live(store: Store) -> int:
+def live(db: sqlite3.Connection) -> int:
     """Shards that are neither in the trash nor over."""
     query = "SELECT count(*) FROM shards WHERE state IN ('stored', 'committed')"
-    return int(store.read(lambda db: db.execute(query).fetchone())[0])
+    return int(db.execute(query).fetchone()[0])

@@ -44,7 +44,7 @@ from .. import seal
 from ..chain.address import ss58
 from ..errors import RequestError, StorageError, TensorageError
 from ..ticket import Retrieval, SignedTicket, Stored, Ticket
-from . import retrievals, shard_rows, slots
+from . import leaving, retrievals, shard_rows, slots
 from .errors import DamagedShardError
 from .files import sync_directory
 from .layout import SHARDS, parse_shard_path, shard_path
@@ -143,7 +143,7 @@ class ShardStore:
             ):
                 raise RequestError("conflict", f"serial {ticket_.serial} was used for another ticket")
             if self.leaving():
-                raise RequestError("unready", "this miner is leaving and takes nothing new")
+                raise _leaving()
             validator = ticket_.validator
             coming = [t.hash for t in self._coming.values() if t.validator == validator]
             used = self._reading.read(lambda db: shard_rows.used(db, validator, coming))
@@ -186,6 +186,8 @@ class ShardStore:
         return self._writing.write(lambda db: [self._place(db, upload, now) for upload in uploads])
 
     def _place(self, db: sqlite3.Connection, upload: Upload, now: int) -> TensorageError | None:
+        if leaving.marked(db):  # said while it came in: none lands after the last was moved
+            return _leaving()
         profile, ticket_ = self.identity.sectors, upload.signed.ticket
         place = slots.free_chunk(db, profile, upload.disk)
         if place is None:
@@ -365,17 +367,15 @@ class ShardStore:
 
     def live(self) -> int:
         """Shards that are neither in the trash nor over."""
-        query = "SELECT count(*) FROM shards WHERE state IN ('stored', 'committed')"
-        return int(self._reading.read(lambda db: db.execute(query).fetchone())[0])
+        return self._reading.read(leaving.live)
 
     def leaving(self) -> bool:
         """Whether nothing new is taken because the miner leaves."""
-        return self._reading.read(lambda db: db.execute("SELECT 1 FROM leaving").fetchone()) is not None
+        return self._reading.read(leaving.marked)
 
-    def set_leaving(self, leaving: bool) -> None:
+    def set_leaving(self, leaves: bool) -> None:
         """Take nothing new any more, or take it again; it outlasts a restart."""
-        query = "INSERT OR IGNORE INTO leaving VALUES (1)" if leaving else "DELETE FROM leaving"
-        self._writing.write(lambda db: db.execute(query))
+        self._writing.write(lambda db: leaving.mark(db, leaves))
 
     # Retrievals
 
@@ -390,6 +390,10 @@ class ShardStore:
     def retrievals(self, validator: bytes, start: int, limit: int) -> list[tuple[int, Retrieval]]:
         """(id, retrieval) of a validator's tickets, in ascending id from `start` on."""
         return self._reading.read(lambda db: retrievals.of(db, validator, start, limit))
+
+
+def _leaving() -> RequestError:
+    return RequestError("unready", "this miner is leaving and takes nothing new")
 
 
 def _receipt(row: ShardRow) -> Stored:

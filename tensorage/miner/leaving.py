@@ -71,8 +71,8 @@ def leave(
             remedy="Give --db_root_path, --netuid and --wallet.* as the miner has them",
         )
     with Store(directory / DATABASE, identity) as store:
-        leaving.mark(store, not cancel)
-        left = leaving.live(store)
+        store.write(lambda db: leaving.mark(db, not cancel))
+        left = store.read(leaving.live)
         if cancel:
             console.print("the miner stays, and takes shards again")
         elif not no_wait:
@@ -80,7 +80,7 @@ def leave(
                 console.print(
                     f"no miner runs on {directory}: start it, so that its {left} shards can be read"
                 )
-            left = wait(lambda: leaving.live(store), console)
+            left = wait(lambda: store.read(leaving.live), console)
             console.print("no shard is left: it is safe to stop the miner")
     if as_json:
         typer.echo(json.dumps({"leaving": not cancel, "shards": left, "safe_to_stop": not (cancel or left)}))

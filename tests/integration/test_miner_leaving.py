@@ -16,6 +16,7 @@ from chain_net import Net, eventually, permitted
 from miner_net import STARTED, VALIDATOR, Asker, Client, flags, start
 
 from tensorage import seal, shard
+from tensorage.allocator import leaving
 from tensorage.allocator.schema import read_identity
 from tensorage.allocator.store import Store
 from tensorage.chain.devnet import faucet
@@ -161,16 +162,16 @@ async def test_a_miner_leaves_when_its_shards_are_moved_and_may_change_its_mind(
     assert not (await issuer.storage(neuron)).leaving
     more, _ = await client.store(LEAST)
 
-    leaving = leave(net, root, wallets)
+    command = leave(net, root, wallets)
     began = time.monotonic()
     await eventually(lambda: _marked(root), 30)
     assert await client.piece(ticket) == data
     await issuer.remove(neuron, ticket.ticket.hash)
     await asyncio.sleep(1.5)
-    assert leaving.poll() is None  # one is left
+    assert command.poll() is None  # one is left
     await issuer.remove(neuron, more.ticket.hash)
-    outcome, errors = await said(leaving)
-    assert leaving.returncode == 0, errors
+    outcome, errors = await said(command)
+    assert command.returncode == 0, errors
     assert "2 shards are left" in outcome and "it is safe to stop" in outcome
     assert "\x1b" not in outcome and time.monotonic() - began < 60
     assert miner.poll() is None
@@ -181,10 +182,8 @@ async def test_a_miner_leaves_when_its_shards_are_moved_and_may_change_its_mind(
 
 
 def _marked(root: Path) -> bool:
-    from tensorage.allocator import leaving
-
     with store_of(root) as store:
-        return leaving.marked(store)
+        return store.read(leaving.marked)
 
 
 async def test_leaving_what_is_not_there_is_one_line_with_its_remedy(net, tmp_path):

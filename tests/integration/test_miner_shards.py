@@ -74,6 +74,18 @@ async def stage(net: Net, root: Path, sectors: int, **changes) -> AsyncIterator[
         yield Stage(service, validator, client)
 
 
+async def begin_upload(on: Stage, ticket: SignedTicket, data: bytes):
+    """The head of an upload on a connection of its own, without its body."""
+    endpoint = (await on.neuron()).endpoint
+    reader, writer = await asyncio.open_connection(endpoint.ip, endpoint.port)
+    head = (
+        f"PUT /v1/shards/{ticket.ticket.hash.hex()} HTTP/1.1\r\nhost: {endpoint}\r\n"
+        f"{TICKET_HEADER}: {ticket.encode().hex()}\r\ncontent-length: {len(data)}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    return reader, writer
+
+
 async def refusal(call) -> Refused:
     with pytest.raises(Refused) as refused:
         await call
@@ -169,13 +181,7 @@ async def test_a_ticket_is_judged_before_a_byte_of_its_body_is_read(net, tmp_pat
     async with stage(net, tmp_path / "disk", 1) as on:
         data = os.urandom(MOST * seal.LEAF_SIZE)
         for ticket, status in ((on.client.ticket(data, key=OTHER), 403), (on.client.ticket(data), 408)):
-            endpoint = (await on.neuron()).endpoint
-            reader, writer = await asyncio.open_connection(endpoint.ip, endpoint.port)
-            head = (
-                f"PUT /v1/shards/{ticket.ticket.hash.hex()} HTTP/1.1\r\nhost: {endpoint}\r\n"
-                f"{TICKET_HEADER}: {ticket.encode().hex()}\r\ncontent-length: {len(data)}\r\n\r\n"
-            )
-            writer.write(head.encode())
+            reader, writer = await begin_upload(on, ticket, data)
             line = await asyncio.wait_for(reader.readline(), 15)
             assert line.split()[1] == b"%d" % status
             writer.close()
@@ -186,13 +192,8 @@ async def test_a_body_that_is_cut_leaves_nothing_and_its_ticket_stays_good(net, 
     async with stage(net, root, 1) as on:
         data = os.urandom(MOST * seal.LEAF_SIZE)
         ticket = on.client.ticket(data)
-        endpoint = (await on.neuron()).endpoint
-        _, writer = await asyncio.open_connection(endpoint.ip, endpoint.port)
-        head = (
-            f"PUT /v1/shards/{ticket.ticket.hash.hex()} HTTP/1.1\r\nhost: {endpoint}\r\n"
-            f"{TICKET_HEADER}: {ticket.encode().hex()}\r\ncontent-length: {len(data)}\r\n\r\n"
-        )
-        writer.write(head.encode() + data[: len(data) // 2])
+        _, writer = await begin_upload(on, ticket, data)
+        writer.write(data[: len(data) // 2])
         await writer.drain()
         await eventually(lambda: list(root.rglob("*.coming")), 20)
         writer.close()
@@ -200,6 +201,23 @@ async def test_a_body_that_is_cut_leaves_nothing_and_its_ticket_stays_good(net, 
         assert on.files() == []
         await on.client.put(ticket, data)
         assert await on.client.piece(ticket) == data
+
+
+async def test_a_shard_that_comes_in_while_the_miner_begins_to_leave_is_refused(net, tmp_path):
+    async with stage(net, tmp_path / "disk", 1) as on:
+        data = os.urandom(MOST * seal.LEAF_SIZE)
+        ticket = on.client.ticket(data)
+        reader, writer = await begin_upload(on, ticket, data)
+        writer.write(data[: len(data) // 2])
+        await eventually(lambda: list((tmp_path / "disk").rglob("*.coming")), 20)
+        on.service.shards.set_leaving(True)
+        writer.write(data[len(data) // 2 :])
+        assert (await asyncio.wait_for(reader.readline(), 15)).split()[1] == b"503"
+        writer.close()
+        await eventually(lambda: not on.files(), 20)
+        assert on.service.shards.live() == 0
+        on.service.shards.set_leaving(False)
+        await on.client.put(ticket, data)
 
 
 async def test_the_same_ticket_many_times_at_once_is_one_shard_and_one_receipt(net, tmp_path):
