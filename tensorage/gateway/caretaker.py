@@ -37,7 +37,7 @@ class Caretaker:
     def __init__(self, care: Care, *, allow_private: bool = False) -> None:
         self._care = care
         self.health = Health(care)
-        self.repairer = Repairer(care)
+        self.repairer = Repairer(care, self.health)
         self.collector = Collector(care)
         self.sampler = Sampler(care, allow_private=allow_private)
 

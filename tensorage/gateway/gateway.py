@@ -87,7 +87,7 @@ class Gateway:
                 market=self.directory,
                 worker=worker,
                 quiet=quiet,
-                settings=CareSettings(round_seconds=parameters.round_seconds, hops=parameters.hops),
+                settings=CareSettings(round_seconds=parameters.round_seconds),
                 clock=clock,
             ),
             allow_private=parameters.private,

@@ -163,6 +163,7 @@ class Health:
 async def report_wrong(care: Care, row: ShardRow, reason: str) -> None:
     """A miner gave other bytes than those of a shard: it is lost, and the standing hears of it."""
     now = care.now()
-    await care.db(care.store.add_wrong, Wrong(row.ticket, row.hotkey, now, reason[:200]))
+    if row.state == "stored":  # else it was told of when it was lost
+        await care.db(care.store.add_wrong, Wrong(row.ticket, row.hotkey, now, reason[:200]))
     await care.db(care.store.checked, row.ticket, False, reason, now)
     await care.db(care.store.mark_lost, row.ticket, reason, now)

@@ -31,30 +31,31 @@ class HoldingRows(UploadRows):
     def due_for_check(self, limit: int, before: int, again: int = 0) -> list[ShardRow]:
         """Shards of complete files to be checked.
 
-        First those that a check was asked for, then those that were not answered for, which may be lost by
-        now, then stored ones, the longest unchecked first.
+        Those that a check was asked for, those that were not answered for (which may be lost by now), and
+        stored ones, the longest unchecked first. Half and a quarter of `limit` are for the first two, so that
+        nobody keeps the others from their turn, and all of it when there are no others.
 
         Args:
             before: only those whose last check was earlier, in seconds since 1970.
             again: the same of those that were not answered for.
         """
-        found: dict[bytes, ShardRow] = {}
-        for where, values in (
-            ("shards.due = 1 AND shards.state = 'stored'", ()),
-            (
-                "shards.failures > 0 AND shards.state IN ('stored', 'lost') AND shards.checked < ?"
-                " ORDER BY shards.checked",
-                (again,),
-            ),
-            (
-                "shards.state = 'stored' AND shards.failures = 0"
-                " AND (shards.checked IS NULL OR shards.checked < ?) ORDER BY shards.checked",
-                (before,),
-            ),
-        ):
-            for shard in self._shards(f"files.state = 'stored' AND {where} LIMIT ?", *values, limit):
-                found.setdefault(shard.ticket, shard)
-        return list(found.values())[:limit]
+        asked = self._shards(
+            "files.state = 'stored' AND shards.due = 1 AND shards.state = 'stored' LIMIT ?", limit
+        )
+        failing = self._shards(
+            "files.state = 'stored' AND shards.failures > 0 AND shards.state IN ('stored', 'lost')"
+            " AND shards.checked < ? ORDER BY shards.checked LIMIT ?",
+            again,
+            limit,
+        )
+        others = self._shards(
+            "files.state = 'stored' AND shards.state = 'stored' AND shards.failures = 0"
+            " AND (shards.checked IS NULL OR shards.checked < ?) ORDER BY shards.checked LIMIT ?",
+            before,
+            limit,
+        )
+        turns = [*asked[: -(-limit // 2)], *failing[: -(-limit // 4)], *others, *asked, *failing]
+        return list({shard.ticket: shard for shard in turns}.values())[:limit]
 
     def checked(self, ticket: bytes, ok: bool, reason: str, now: int) -> None:
         """Note how a check of a shard went. One that was lost and is found is stored again.

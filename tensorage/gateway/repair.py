@@ -23,6 +23,7 @@ from .. import shard
 from ..errors import ProofError, RequestError
 from ..transport.dendrite import PeerError
 from .care import Care
+from .health import Health
 from .placement import Candidate, Taken, choose, network_of
 from .rebuild import RebuildError, copy, layered, rebuild
 from .rows import FileRow, StripeRow, Wanted
@@ -34,7 +35,7 @@ AT_ONCE = 4
 STRIPES = 64
 #: Rounds for which a miner that did not take a shard gets no other.
 SHUN_ROUNDS = 12.0
-_LONGEST_ROUNDS = 288.0
+_LONGEST_ROUNDS = 12.0
 _UPLOAD_SECONDS = 30.0
 
 
@@ -90,8 +91,9 @@ def plan(
 class Repairer:
     """Repairs what needs it, for ever."""
 
-    def __init__(self, care: Care) -> None:
+    def __init__(self, care: Care, health: Health) -> None:
         self._care = care
+        self._health = health
         self._shunned: dict[str, float] = {}
         self._later: dict[tuple[bytes, int], _Wait] = {}
 
@@ -121,10 +123,11 @@ class Repairer:
             stripe for key, stripe in due.items() if key not in self._later or self._later[key].until <= now
         ]
 
-    async def _try(self, stripe: StripeRow) -> bool:
+    async def _try(self, known: StripeRow) -> bool:
         """Do what can be done for a stripe now; whether anything was."""
-        care, key = self._care, (stripe.file.id, stripe.number)
-        if stripe.file.expires <= care.clock():
+        care, key = self._care, (known.file.id, known.number)
+        stripe = await self._asked_again(known)
+        if stripe is None or stripe.file.expires <= care.clock():
             return False
         moves = plan(
             stripe, self._candidates(), care.market.leaving(), self._network, secrets.token_bytes(32)
@@ -143,6 +146,18 @@ class Repairer:
             else:
                 self._put_off(key, "" if moves else "there is no miner for it")
         return done > 0
+
+    async def _asked_again(self, stripe: StripeRow) -> StripeRow | None:
+        """The stripe after those that failed were asked once more, if they would be replaced for it.
+
+        When it was our own network that was away, all is well again by now.
+        """
+        failed = [row for row in stripe.shards if (row.state, row.health) == ("stored", "failed")]
+        if not failed or stripe.healthy >= stripe.threshold:
+            return stripe
+        for row in failed:
+            await self._health.check(row)
+        return await self._care.db(self._care.store.stripe, stripe.file.id, stripe.number)
 
     async def _move(self, stripe: StripeRow, moves: Sequence[Move]) -> int:
         care = self._care

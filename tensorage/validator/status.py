@@ -23,6 +23,7 @@ class MinerStatus:
     Attributes:
         verdict, reason: of the newest receipt about it, empty before the first.
         counts: receipts by verdict.
+        bonus: bytes that serving clients adds to the credited ones.
         score: in bytes; `weight` is its share of the sum of all that are on the subnet.
         quarantined: whether it is out for fraud.
     """
@@ -38,6 +39,7 @@ class MinerStatus:
     integrity: float
     availability: float
     latency: float
+    bonus: float
     score: float
     weight: float
     quarantined: bool
@@ -89,6 +91,7 @@ def read_status(path: Path) -> list[MinerStatus]:
                 integrity=standing.integrity,
                 availability=scoring.availability(standing),
                 latency=scoring.latency_class(standing),
+                bonus=scoring.bonus(standing),
                 score=scoring.score(standing),
                 weight=0.0,
                 quarantined=scoring.quarantined(standing, now),

@@ -183,3 +183,43 @@ async def test_nothing_is_asked_while_challenges_are_timed(tmp_path):
             assert not any(task.done() for task in work)
         await asyncio.wait_for(asyncio.gather(*work), 20)
         assert [len(holder.asked) for holder in net.holders] != asked
+
+
+async def test_neither_reports_nor_a_miner_that_is_away_keep_others_from_being_checked(tmp_path):
+    async with cared(tmp_path, 4) as net:
+        put = await net.put(2, 4, stripes=12)
+        rows = [row for stripe in range(12) for row in net.stored(put, stripe).values()]
+        away = net.holders[0].ss58
+        for row in rows:
+            if row.hotkey == away:
+                net.store.unanswered(row.ticket, "away", net.care.now() - 10_000)
+            elif row.hotkey == net.holders[1].ss58:
+                net.store.checked(row.ticket, True, "", net.care.now() - 10_000)
+                net.store.report(row.ticket)
+        now = net.care.now()
+        due = net.store.due_for_check(8, now, now)
+        assert [row.hotkey for row in due] == [
+            *[net.holders[1].ss58] * 4,
+            *[away] * 2,
+            *[row.hotkey for row in due[6:]],
+        ]
+        assert all(row.checked is None for row in due[6:])
+        assert len(net.store.due_for_check(100, now, now)) == len(rows)
+
+
+async def test_shards_that_answer_again_are_not_made_anew_after_our_own_network_was_away(tmp_path):
+    async with cared(tmp_path, 8) as net:
+        put = await net.put(2, 4)
+        before = set(net.stored(put).values())
+        for holder in net.holders:
+            holder.refuse = RequestError("unready", "not reached")
+        for _ in range(2):
+            await net.caretaker.health.run()
+            net.clock.rounds(20)
+        assert net.stripe(put).healthy == 0
+        for holder in net.holders:
+            holder.refuse = None
+        await net.refresh()
+        await net.caretaker.repairer.run()
+        assert net.stripe(put).healthy == 4
+        assert {row.ticket for row in net.stored(put).values()} == {row.ticket for row in before}
