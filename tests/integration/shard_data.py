@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import lru_cache
 from hashlib import sha256
 
 from allocator_data import ME
@@ -27,11 +28,13 @@ def verify(key: bytes, message: bytes, signature: bytes) -> bool:
     return key == ME.hotkey and signature == sign(message)
 
 
+@lru_cache(64)
 def bytes_of(number: int, leaves: int) -> bytes:
     """The bytes of a shard, told by its number."""
     return random.Random(number).randbytes(leaves * LEAF_SIZE)
 
 
+@lru_cache(256)
 def ticket(
     number: int, leaves: int = 16, *, expires: int = FAR, validator: bytes = VALIDATOR
 ) -> SignedTicket:

@@ -357,6 +357,16 @@ def test_a_sector_that_is_lost_or_damaged_keeps_its_slots(data, shards):
     assert answers_all(data, newest_only=True) == [4]  # the one before lists what was given up
 
 
+def test_a_sector_that_got_a_slot_since_the_plan_was_made_stays(data, shards):
+    with data.filling():
+        plan = data.plan(Target(size=0), Headroom(size=0))
+        assert len(plan.remove) == 6
+        put(shards, ticket(1, 16))
+        data.apply(plan)
+    assert [sector.path.exists() for sector in data.store.sectors()] == [True]
+    assert bytes_kept(shards, ticket(1, 16)) == bytes_of(1, 16)
+
+
 def test_what_uploads_left_behind_is_swept_and_what_is_kept_is_not(data):
     with ShardStore(data.store, reserve=0) as shards:
         put(shards, ticket(1))

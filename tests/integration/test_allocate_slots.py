@@ -1,5 +1,6 @@
 """Slots under kill -9 at any instant, and under any order of what can happen to them."""
 
+import os
 import random
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from allocator_data import ME, fill, flip, is_sealed
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from shard_data import Alone, answers_all, bytes_kept, bytes_of, grant, put, root_with, sign, ticket
 from shard_process import leaves_of
 
@@ -140,6 +141,8 @@ class Taken:
 
 
 SECTORS = 3
+#: Where a flush costs nothing, if there is such a place: it is done very often, and nothing is cut off here.
+FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _templates: list[Path] = []
 _roots: dict[tuple[int, int | None], bytes] = {}
 
@@ -158,11 +161,11 @@ class SlotMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         if not _templates:
-            _templates.append(Path(tempfile.mkdtemp()))
+            _templates.append(Path(tempfile.mkdtemp(dir=FAST)))
             with Alone([_templates[0]], ME) as data:
                 fill(data, SECTORS)
                 grant(data, 1000)
-        self.root = Path(tempfile.mkdtemp())
+        self.root = Path(tempfile.mkdtemp(dir=FAST))
         shutil.copytree(_templates[0], self.root, dirs_exist_ok=True)
         self.data = Alone([self.root], ME)
         self.shards = ShardStore(self.data.store, reserve=0)
@@ -177,24 +180,21 @@ class SlotMachine(RuleBasedStateMachine):
     def live(self) -> list[int]:
         return [slot.number for slot in self.slots.values() if not slot.ended]
 
+    @precondition(lambda self: len(self.slots) < SECTORS)
     @rule()
     def store_one(self):
         self.number += 1
         signed = ticket(self.number, leaves_of(self.number))
-        try:
-            put(self.shards, signed, now=NOW)
-        except RequestError as error:
-            assert error.kind == "full" and len(self.slots) == SECTORS
-            return
+        put(self.shards, signed, now=NOW)
         query = "SELECT sector FROM slots WHERE ticket = ?"
         (index,) = self.data.store.read(lambda db: db.execute(query, (signed.ticket.hash,)).fetchone())
         assert index not in self.slots
         self.slots[index] = Taken(self.number)
 
-    @rule(pick=st.integers(0, 99))
+    @precondition(lambda self: self.live())
+    @rule(pick=st.integers(0, SECTORS - 1))
     def remove_or_restore(self, pick):
-        if not (live := self.live()):
-            return
+        live = self.live()
         number = live[pick % len(live)]
         if number in self.trash:
             self.shards.restore(self.name(number), NOW)
@@ -203,6 +203,7 @@ class SlotMachine(RuleBasedStateMachine):
             self.shards.remove(self.name(number), NOW)
             self.trash.add(number)
 
+    @precondition(lambda self: self.trash)
     @rule()
     def empty_the_trash(self):
         assert self.shards.expire(NOW + 7 * 86_400) == (0, len(self.trash))
@@ -212,6 +213,20 @@ class SlotMachine(RuleBasedStateMachine):
                 if slot.since is None:
                     del self.slots[index]
         self.trash.clear()
+
+    @precondition(lambda self: len(self.slots) == SECTORS)
+    @rule()
+    def find_no_chunk(self):
+        with pytest.raises(RequestError) as error:
+            put(self.shards, ticket(0), now=NOW)
+        assert error.value.kind == "full"
+
+    @rule()
+    def go_on_for_a_while(self):
+        self.commit()
+        self.settle()
+        self.commit()
+        self.settle()
 
     @rule()
     def commit(self):
@@ -250,6 +265,7 @@ class SlotMachine(RuleBasedStateMachine):
         kept = {path.stem for path in self.root.rglob("*.shard")}
         assert kept == {self.name(slot.number).hex() for slot in self.slots.values()}
 
+    @precondition(lambda self: any(slot.hole and slot.ended for slot in self.slots.values()))
     @rule()
     def give_back(self):
         with self.data.filling():
@@ -276,6 +292,19 @@ class SlotMachine(RuleBasedStateMachine):
         self.data.close()
         self.data = Alone([self.root], ME)
         self.shards = ShardStore(self.data.store, reserve=0)
+
+    def do_something(self, draw: random.Random) -> None:
+        """One of the above that can be done now, those that make a life more often."""
+        steps = [self.commit, self.commit, self.commit, self.settle, self.settle, self.start_again]
+        steps += [self.store_one] * 3 if len(self.slots) < SECTORS else [self.find_no_chunk]
+        steps += [lambda: self.lose_a_sector(draw.randrange(SECTORS), draw.random() < 0.5)]
+        if self.live():
+            steps += [lambda: self.remove_or_restore(draw.randrange(SECTORS))] * 2
+        if self.trash:
+            steps += [self.empty_the_trash] * 2
+        if any(slot.hole and slot.ended for slot in self.slots.values()):
+            steps += [self.give_back] * 2
+        draw.choice(steps)()
 
     @invariant()
     def every_commitment_that_is_answered_says_what_the_model_says(self):
@@ -324,5 +353,24 @@ class SlotMachine(RuleBasedStateMachine):
 
 TestSlots = SlotMachine.TestCase
 TestSlots.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=500 if os.environ.get("HYPOTHESIS_PROFILE") == "hunt" else 5,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_long_life_of_slots(seed):
+    draw = random.Random(seed)
+    machine = SlotMachine()
+    machine.begin()
+    try:
+        for _ in range(90):
+            machine.do_something(draw)
+            machine.every_commitment_that_is_answered_says_what_the_model_says()
+            machine.nothing_that_was_promised_is_lost()
+            machine.a_transition_folds_both_ways()
+        assert len(machine.commitments) > 10 and machine.number > 6
+    finally:
+        machine.teardown()

@@ -43,6 +43,7 @@ def situations(draw):
             draw(st.sampled_from(disks)).id,
             sealed := draw(st.booleans()),
             sealed or draw(st.booleans()),
+            draw(st.integers(0, 3)) == 0,
         )
         for index in sorted(indices)
     ]
@@ -72,20 +73,22 @@ def test_a_plan_keeps_its_rules(situation, target, headroom):
     assert all(before[place.index].disk == place.disk for place in (*plan.keep, *plan.reseal, *plan.remove))
     given_up = [index for index in removed if before[index].sealed or before[index].on_disk]
     assert not (given_up and (added or plan.sectors < plan.wanted))
+    bare = {index for index, sector in before.items() if not sector.slots}  # none with clients' shards goes
+    assert {*removed} <= bare
     if any(before[index].sealed for index in removed):
-        assert all(before[place.index].disk not in named for place in plan.reseal)
+        assert all(before[place.index].disk not in named for place in plan.reseal if place.index in bare)
         lowest = min(index for index in removed if before[index].sealed)
-        assert all(p.index < lowest for p in plan.keep if p.disk in named and before[p.index].sealed)
+        stay = [p for p in plan.keep if p.disk in named and before[p.index].sealed and p.index in bare]
+        assert all(place.index < lowest for place in stay)
     # No filesystem that grows ends below its headroom.
     for device in {disk.device for disk in disks}:
         there = {disk.id for disk in disks if disk.device == device}
         new = [p for p in plan.add if p.disk in there]
-        new += [p for p in plan.reseal if p.disk in there and not before[p.index].on_disk]
+        again = [p for p in plan.reseal if not before[p.index].on_disk and p.index in bare]
+        new += [p for p in again if p.disk in there]
         grown = len(new) * SIZE
         if disks[0].device == device:
-            grown += DATABASE_PER_CHUNK * (
-                len(plan.add) + sum(not before[p.index].on_disk for p in plan.reseal)
-            )
+            grown += DATABASE_PER_CHUNK * (len(plan.add) + len(again))
         some = next(disk for disk in disks if disk.device == device)
         assert grown == 0 or some.free - grown >= headroom.of(some.total)
     # What the table shows adds up.
@@ -107,7 +110,8 @@ def test_a_plan_that_was_carried_out_changes_nothing_more(situation, wanted, hea
         == sum(not s.sealed for s in held)
         - sum(not s.sealed for s in held if s.index in {p.index for p in plan.remove})
     )
-    after = [Held(p.index, p.disk) for p in (*plan.keep, *plan.reseal, *plan.add)]
+    slots = {sector.index for sector in held if sector.slots}
+    after = [Held(p.index, p.disk, slots=p.index in slots) for p in (*plan.keep, *plan.reseal, *plan.add)]
     taken = {disk.id: 0 for disk in disks}
     for place in plan.to_seal:
         taken[place.disk] += SIZE

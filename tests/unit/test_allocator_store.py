@@ -7,14 +7,15 @@ from hashlib import sha256
 import pytest
 
 from tensorage import merkle
-from tensorage.allocator import schema
+from tensorage.allocator import schema, shard_rows, slots
 from tensorage.allocator.errors import BusyError
 from tensorage.allocator.layout import Identity
 from tensorage.allocator.locks import alone, filling
-from tensorage.allocator.store import Store
+from tensorage.allocator.store import Store, chunk_root, split
 from tensorage.allocator.upkeep import drop
 from tensorage.commitment import capacity_root, check_listing, check_successor
 from tensorage.errors import StorageError, UsageError
+from tensorage.ticket import SignedTicket, Stored, Ticket
 
 ME = Identity(genesis=b"g" * 32, netuid=7, hotkey=b"m" * 32, profile=0)
 
@@ -172,3 +173,72 @@ def test_one_process_fills_and_a_restart_wants_the_database_alone(tmp_path):
         pass
     with filling(tmp_path), alone(tmp_path), pytest.raises(BusyError, match="--restart"):
         Store(tmp_path / "miner.sqlite", ME)
+
+
+def test_a_root_is_composed_of_the_shards_that_stand_and_the_filler_between(tmp_path):
+    """A sector of 256 chunks with shards in all states: taken, committed, ended with a hole, given back."""
+    me = replace(ME, profile=1)
+    filler = [nodes(chunk % 200) for chunk in range(256)]
+    roots = [chunk_root(part) for part in filler]
+    with Store(tmp_path / "miner.sqlite", me) as store:
+        store.record_disks({"disk": tmp_path})
+        store.plan([(5, "disk")])
+        store.record_sealed(5, b"".join(filler))
+        tickets = {chunk: ticket(me, chunk, leaves) for chunk, leaves in ((0, 16), (7, 512), (9, 1024))}
+
+        def take(chunk: int) -> None:
+            signed = tickets[chunk]
+            fields = signed.ticket
+
+            def work(db: sqlite3.Connection) -> None:
+                stored = Stored(fields.hash, 1, b"r" * 64)
+                shard_rows.insert(db, signed, 1, 1, stored, b"n" * (fields.leaves * 2))
+                slots.take(db, me.sectors, (5, chunk), fields.hash, fields.leaves, fields.shard_root)
+
+            store.write(work)
+            below = split(filler[chunk])  # the shard's root, as if all were hashed, takes the place of these
+            level = merkle.levels(below)
+            height = fields.leaves.bit_length() - 5
+            node = fields.shard_root
+            for siblings in level[height:-1]:
+                node = merkle.node_hash(node, siblings[1])
+            with_shards[chunk] = node
+
+        def has() -> bytes:
+            (entry,) = store.entries()
+            return entry[1]
+
+        def root(*standing: int) -> bytes:
+            return merkle.root([with_shards[n] if n in standing else roots[n] for n in range(256)])
+
+        with_shards: dict[int, bytes] = {}
+        take(0)
+        assert has() == root(0) and store.commit(sign, 1).commitment.seq == 1
+        take(7)
+        assert has() == root(0, 7) and store.committed_chunk_roots(5) == join(roots, with_shards, 0)
+        hole = slots.Hole(5, 0, 16)
+        assert store.read(lambda db: slots.to_punch(db, 1)) == [hole]
+        store.write(lambda db: slots.mark(db, [hole], (0,), 2))
+        store.write(lambda db: slots.end(db, [tickets[0].ticket.hash], "ended", "", 1))
+        take(9)
+        assert has() == root(0, 7, 9)  # the filler of chunk 0 is not there: its shard goes on to be committed
+        store.commit(sign, 1)
+        assert store.read(slots.to_fill) == [hole] and store.read(lambda db: slots.to_punch(db, 2)) == []
+        store.write(lambda db: slots.filled(db, [hole]))
+        assert has() == root(7, 9) and store.pending() == slots.Pending(0, 1, 2)
+        store.commit(sign, 1)
+        assert store.committed_chunk_roots(5) == join(roots, with_shards, 7, 9)
+        for seq, standing in ((1, (0,)), (2, (0, 7, 9)), (3, (7, 9))):
+            assert store.committed_chunk_roots(5, seq) == join(roots, with_shards, *standing)
+        assert store.committed_chunk_roots(5, 4) is store.committed_chunk_roots(5, 0) is None
+        assert store.forget([5]) == [] and store.sector(5) is not None
+
+
+def join(roots: list[bytes], with_shards: dict[int, bytes], *standing: int) -> bytes:
+    return b"".join(with_shards[n] if n in standing else root for n, root in enumerate(roots))
+
+
+def ticket(me: Identity, number: int, leaves: int) -> SignedTicket:
+    root = sha256(bytes([number])).digest()
+    fields = Ticket(me.genesis, me.netuid, b"v" * 32, b"c" * 32, me.hotkey, root, leaves, 1 << 40, number)
+    return SignedTicket(fields, b"s" * 64)
