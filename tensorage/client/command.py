@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -476,8 +477,7 @@ def _show(report: Report, as_json: bool) -> None:
 
 def _print(table: Table) -> None:
     """Print on stdout, uncut where it is no terminal."""
-    console = Console(highlight=False, markup=False)
-    console.print(table, width=None if console.is_terminal else 1000, no_wrap=not console.is_terminal)
+    Console(width=None if sys.stdout.isatty() else 400, highlight=False, markup=False).print(table)
 
 
 def _with_catalog(home: Path, work: Callable[[Catalog | None], Any]) -> Any:

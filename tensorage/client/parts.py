@@ -20,7 +20,7 @@ from ..errors import ProofError, UsageError
 from .home import BusyError, sync_directory
 
 #: Bytes after which what was written is flushed and noted.
-STEP = 64 << 20
+STEP = 32 << 20
 _READ = 1 << 20
 
 
