@@ -2,163 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
+import signal
+import subprocess
+import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from types import SimpleNamespace
 
-from bittensor.keyfiles import Keypair
+from care_world import HOTKEYS, LEAVES, STRIPES, N, World, stored
 from chain_net import Net, eventually, permitted
-from miner_net import VALIDATOR, mining
+from miner_net import VALIDATOR
 
-from tensorage import shard
 from tensorage.allocator import leaving
-from tensorage.allocator.schema import read_identity
-from tensorage.allocator.store import Store
 from tensorage.chain.devnet import faucet
 from tensorage.chain.types import Endpoint
-from tensorage.chain.wallet import Hotkey
-from tensorage.coding import erasure, spread
-from tensorage.coding.keys import FileKeys
+from tensorage.chain.wallet import load_hotkey
 from tensorage.gateway.accounts import ApiKey
-from tensorage.gateway.rows import ShardRow
 from tensorage.gateway.schema import FILES_NAME, Issuer
 from tensorage.gateway.store import FileStore
-from tensorage.keyauth import SigningKey
 from tensorage.seal import LEAF_SIZE
-from tensorage.shard import read_piece
-from tensorage.transport.dendrite import Dendrite, Peer, Refused
-from tensorage.transport.file_calls import GatewayCalls, MinerCalls
-from tensorage.transport.file_messages import CompleteFile, CreateFile, ShardWanted
-from tensorage.validator.parameters import Parameters
-from tensorage.validator.service import ValidatorService, ValidatorSettings
+from tensorage.transport.dendrite import Peer
+from tensorage.validator.ledger import connect_read_only
 from tensorage.validator.status import read_status
-
-MINERS, LEAVES, K, N, STRIPES = 8, 16, 2, 4, 2
-FAST = Parameters(hops=8, round_seconds=0.5, audit_seconds=5.0, profiles=frozenset({0}), private=True)
-HOTKEYS = [Hotkey.from_uri(f"//Kept/{number}") for number in range(MINERS)]
-
-
-class World:
-    """The devnet, its miners, and a validator with a gateway."""
-
-    def __init__(self, net: Net, path: Path) -> None:
-        self.net = net
-        self.path = path
-        self.keys = FileKeys.of(os.urandom(32))
-        self.inner: list[list[bytes]] = []
-
-    @asynccontextmanager
-    async def miner(self, number: int):
-        async with mining(self.net, self.root(number), 3, key=HOTKEYS[number]) as service:
-            yield service
-
-    def root(self, number: int) -> Path:
-        return self.path / f"disk-{number}"
-
-    def disk(self, hotkey: str) -> Store:
-        number = next(number for number, key in enumerate(HOTKEYS) if key.ss58 == hotkey)
-        (path,) = self.root(number).glob("sn*/miner.sqlite")
-        identity = read_identity(path)
-        assert identity is not None
-        return Store(path, identity)
-
-    @asynccontextmanager
-    async def validating(self):
-        settings = ValidatorSettings(
-            chain=self.net.settings, root=self.path / "db", host="127.0.0.1", port=0, parameters=FAST
-        )
-        service = ValidatorService(settings, VALIDATOR)
-        stop = asyncio.Event()
-        task = asyncio.create_task(service.run(stop))
-        try:
-            await eventually(lambda: service.axon is not None or task.done())
-            if task.done():
-                task.result()
-            yield service
-            assert not task.done()
-        finally:
-            stop.set()
-            await asyncio.wait_for(task, 10)
-
-    async def put(self, gateway: Peer, key: SigningKey) -> None:
-        """Put a file as a client does."""
-        access = self.keys.access
-        async with Dendrite(key, allow_private=True) as dendrite:
-            calls, miners = GatewayCalls(dendrite), MinerCalls(dendrite)
-
-            async def all_there() -> bool:
-                try:
-                    return (await calls.info(gateway)).coldkeys == MINERS
-                except Refused as refused:
-                    assert refused.kind == "unready"  # it asks them for the first time
-                    return False
-
-            await eventually(all_there)
-            expires = int(time.time()) + 86400
-            created = await calls.create_file(
-                gateway,
-                CreateFile(access=access.public_key, data_shards=K, parity_shards=N - K, expires=expires),
-            )
-            for stripe in range(STRIPES):
-                data = [os.urandom(LEAVES * LEAF_SIZE) for _ in range(K)]
-                self.inner.append([*data, *erasure.encode(data, N)])
-                places = (await calls.placement(gateway, created.id, stripe, LEAVES)).places
-                bodies = [self.outer(stripe, place.number, place.hotkey) for place in places]
-                wanted = [
-                    ShardWanted(number=place.number, miner=place.hotkey, root=shard.shard_root(body))
-                    for place, body in zip(places, bodies, strict=True)
-                ]
-                tickets = await calls.tickets(gateway, created.id, stripe, LEAVES, wanted)
-                receipts = [
-                    await miners.put_shard(Peer(place.hotkey, place.endpoint), ticket, body)
-                    for place, ticket, body in zip(places, tickets, bodies, strict=True)
-                ]
-                await calls.stored(gateway, created.id, stripe, receipts)
-            size = STRIPES * K * LEAVES * LEAF_SIZE
-            await calls.complete(
-                gateway,
-                created.id,
-                CompleteFile(size=size, stripes=STRIPES, spread=self.keys.spread, reader=access.seed),
-            )
-
-    def outer(self, stripe: int, number: int, hotkey: str) -> bytes:
-        miner = next(key for key in HOTKEYS if key.ss58 == hotkey)
-        inner = self.inner[stripe][number]
-        return spread.apply(self.keys.spread, self.keys.file_id, stripe, number, miner.public_key, inner)
-
-    async def read_all(self, rows: list[ShardRow], metagraph) -> None:
-        """Read shards as their client; each must be what was put."""
-        async with Dendrite(self.keys.access, allow_private=True) as dendrite:
-            for row in rows:
-                neuron = metagraph.by_hotkey(row.hotkey)
-                answer = await MinerCalls(dendrite).piece(neuron, row.decoded(), 0, LEAVES)
-                data = read_piece(row.root, LEAVES, 0, LEAVES, answer)
-                assert data == self.outer(row.stripe, row.number, row.hotkey)
-
-
-def stored(store: FileStore, world: World) -> list[ShardRow]:
-    """The stored shards of the file."""
-    found = [store.stripe(world.keys.file_id, number) for number in range(STRIPES)]
-    return [row for stripe in found if stripe for row in stripe.shards if row.state == "stored"]
 
 
 async def test_a_file_survives_a_damaged_disk_a_miner_that_leaves_and_two_that_are_gone(tmp_path):
     async with AsyncExitStack() as stack:
         net = await stack.enter_async_context(Net(tmp_path / "devnet.sqlite").producing(every=0.1))
         await net.populate()
-        async with faucet.client(net.path) as client:
-            for number, key in enumerate(HOTKEYS):
-                cold, hot = Keypair.create_from_uri(f"//Keeper/{number}"), key.keypair
-                keys = SimpleNamespace(coldkey=cold, coldkeypub=cold, hotkey=hot, hotkeypub=hot)
-                await faucet.register(client, keys, net.settings.netuid)
+        world = World(net, tmp_path, len(HOTKEYS))
+        await world.register()
         chain = await stack.enter_async_context(net.chain())
         await permitted(chain, VALIDATOR)
-        world = World(net, tmp_path)
         running = {}
-        for number in range(MINERS):
+        for number in range(world.miners):
             own = await stack.enter_async_context(AsyncExitStack())
             await own.enter_async_context(world.miner(number))
             running[HOTKEYS[number].ss58] = own
@@ -197,7 +74,7 @@ async def test_a_file_survives_a_damaged_disk_a_miner_that_leaves_and_two_that_a
 
         # A disk is damaged: its miner finds out when it is asked, and says that it has the shard no more.
         bad = stored(store, world)[0]
-        (file,) = world.root(_number(bad.hotkey)).rglob(f"{bad.ticket.hex()}.shard")
+        (file,) = world.root_of(bad.hotkey).rglob(f"{bad.ticket.hex()}.shard")
         with file.open("r+b") as damaged:
             damaged.seek(100)
             damaged.write(bytes(LEAVES * LEAF_SIZE - 200))
@@ -234,5 +111,94 @@ async def test_a_file_survives_a_damaged_disk_a_miner_that_leaves_and_two_that_a
         await world.read_all(rows, await chain.metagraph(max_age=0))
 
 
-def _number(hotkey: str) -> int:
-    return next(number for number, key in enumerate(HOTKEYS) if key.ss58 == hotkey)
+def start_validator(net: Net, root: Path, wallets: Path) -> subprocess.Popen[str]:
+    arguments = [
+        f"--subtensor.network={net.endpoint}",
+        f"--netuid={net.settings.netuid}",
+        "--wallet.name=v",
+        f"--wallet.path={wallets}",
+        f"--db_root_path={root}",
+        f"--logging.logging_dir={root / 'logs'}",
+        "--axon.port=0",
+        "--round_seconds=0.5",
+        "--audit_seconds=5",
+        "--hops=8",
+        "--workers=1",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tensorage", "validator", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+async def test_a_validator_killed_between_displacing_and_committing_loses_nothing(tmp_path):
+    async with AsyncExitStack() as stack:
+        net = await stack.enter_async_context(Net(tmp_path / "devnet.sqlite", tempo=100).producing(every=0.1))
+        wallets, root = tmp_path / "wallets", tmp_path / "db"
+        wallet = faucet.open_wallet("v", "default", wallets, create=True)
+        validator = load_hotkey("v", path=wallets)
+        world = World(net, tmp_path, 5)
+        async with faucet.client(net.path) as client:
+            await faucet.register(client, wallet, net.settings.netuid)
+            await faucet.stake(client, wallet, net.settings.netuid, 1000)
+        await world.register()
+        chain = await stack.enter_async_context(net.chain())
+        await permitted(chain, validator)
+        process = start_validator(net, root, wallets)
+        stack.callback(lambda: (process.kill(), process.wait()))
+        for number in range(world.miners):
+            await stack.enter_async_context(world.miner(number))
+
+        async def published() -> Endpoint | None:
+            neuron = (await chain.metagraph(max_age=0)).by_hotkey(validator.ss58)
+            return neuron.endpoint if neuron else None
+
+        def paid() -> bool:
+            return (
+                bool(ledgers())
+                and [row.credited_bytes > 0 for row in read_status(ledgers()[0])].count(True) == world.miners
+            )
+
+        def ledgers() -> list[Path]:
+            return list(root.glob("sn*/validator.sqlite"))
+
+        await eventually(published)
+        await eventually(paid, 120)
+        issuer = Issuer(chain.genesis_hash, net.settings.netuid, validator.public_key)
+        store = stack.enter_context(FileStore(ledgers()[0].parent / FILES_NAME, issuer))
+        key = ApiKey.new(validator.ss58)
+        store.add_account("somebody", "key", key.key.public_key, 1 << 30, int(time.time()))
+        endpoint = await published()
+        await world.put(Peer(validator.ss58, endpoint), key.key)
+        rows = stored(store, world)
+        assert len(rows) == STRIPES * N
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+        def states() -> set[str]:
+            found: set[str] = set()
+            for hotkey in {row.hotkey for row in rows}:
+                with world.disk(hotkey) as disk:
+                    found |= disk.read(
+                        lambda db: {state for (state,) in db.execute("SELECT state FROM shards")}
+                    )
+            return found
+
+        assert "stored" in states()  # displaced, and by some not committed to yet
+        await eventually(lambda: states() == {"committed"}, 120)
+        process = start_validator(net, root, wallets)
+
+        def slots() -> int:
+            with closing(connect_read_only(ledgers()[0])) as db:
+                return int(db.execute("SELECT count(*) FROM slots WHERE flaw = ''").fetchone()[0])
+
+        def whole() -> bool:
+            return [row.health for row in stored(store, world)] == ["ok"] * STRIPES * N
+
+        await eventually(lambda: whole() and slots() == STRIPES * N and paid(), 120)
+        assert {row.ticket for row in stored(store, world)} == {row.ticket for row in rows}
+        assert all(row.counts["wrong"] == 0 and not row.quarantined for row in read_status(ledgers()[0]))
+        await world.read_all(rows, await chain.metagraph(max_age=0))
