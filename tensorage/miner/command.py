@@ -136,7 +136,9 @@ def _confirm_restart(roots: Sequence[Path]) -> None:
         typer.Abort: the answer was no.
     """
     where = ", ".join(str(root) for root in roots)
-    if not config.confirmed(f"Drop this miner's database, all its sectors and clients' shards under {where}?"):
+    if not config.confirmed(
+        f"Drop this miner's database, all its sectors and clients' shards under {where}?"
+    ):
         raise typer.Abort
 
 
