@@ -273,6 +273,7 @@ class Bench:
         self.say(f"starting a network of {settings.miners} miners that keep {settings.chunks} chunks each")
         with Network(self.directory / "network", shape) as network:
             network.wait_until_proven(seconds=600)
+            network.wait_for_room()
             customer = Customer(network, self.directory / "home")
             for number in range(settings.rounds):
                 self.rows.append(self.round(network, customer, f"file-{number}", digest))

@@ -7,6 +7,7 @@ stopped, held and started again while the others run. What it is for: tests of f
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sqlite3
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 
@@ -223,6 +225,23 @@ class Network:
         status = self.status(validator)
         size = self.shape.chunks * DEV.size
         return all(n in status and status[n].committed_bytes == size and status[n].score > 0 for n in names)
+
+    def wait_for_room(self, miners: int | None = None, seconds: float = 240) -> None:
+        """Wait until every gateway knows of room on so many miners; on all, if no number is given."""
+        wanted = len(self.miners) if miners is None else miners
+        for validator in self.validators:
+            self.wait(f"{validator}'s room", partial(self._has_room, validator, wanted), seconds)
+
+    def _has_room(self, validator: str, wanted: int) -> bool:
+        endpoint = self.endpoint(validator)
+        connection = HTTPConnection(endpoint.ip, endpoint.port, timeout=10)
+        with closing(connection):
+            try:
+                connection.request("GET", "/v1/gateway")
+                answer = connection.getresponse()
+                return answer.status == 200 and int(json.loads(answer.read())["coldkeys"]) >= wanted
+            except (OSError, HTTPException):  # it is being started
+                return False
 
     def wait(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
         """Wait until `holds`, while every process that was not ended runs.
