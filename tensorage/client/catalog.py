@@ -370,6 +370,15 @@ class Catalog:
                 )
             )
 
+    def short(self, file: bytes, shards: int) -> dict[int, int]:
+        """Stripes with fewer than so many stored shards, and how many each has."""
+        query = (
+            "SELECT stripes.number, count(shards.number) AS stored FROM stripes LEFT JOIN shards "
+            "ON shards.file = stripes.file AND shards.stripe = stripes.number WHERE stripes.file = ? "
+            "GROUP BY stripes.number HAVING stored < ?"
+        )
+        return self._read(lambda db: dict(db.execute(query, (file, shards)).fetchall()))
+
     def shards(self, file: bytes, stripe: int | None = None) -> list[ShardRow]:
         """The stored shards of a file, or of one stripe of it, in order."""
         query = (

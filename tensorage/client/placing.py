@@ -18,7 +18,7 @@ from ..coding.layout import Stripe
 from ..encoding import HASH_SIZE
 from ..errors import ProofError, TensorageError
 from ..ticket import SignedTicket, Stored
-from ..transport.dendrite import Late, Malformed, Peer, PeerError, Refused
+from ..transport.dendrite import Late, Malformed, Peer, PeerError, Refused, Unreachable
 from ..transport.file_calls import MinerCalls
 from ..transport.file_messages import Place, ShardWanted
 from .catalog import Catalog, FileRow, ShardRow
@@ -30,8 +30,10 @@ from .gateway import DEADLINE, Gateway, GatewayError
 LONGEST = 300.0
 LEAST = 10.0
 TIMES = 5.0
-#: Seconds for which a miner that failed is not asked in other stripes.
+#: Seconds for which a miner that was away so often in a row is not asked in other stripes either. The gateway
+#: gives up its places there for good, so once is not enough.
 SHUN = 60.0
+_STRIKES = 2
 #: A stripe's receipts are handed in whenever this part of them has come together.
 _SETTLED = 3
 #: How often a miner that is busy is asked again for one shard.
@@ -85,6 +87,7 @@ class Placer:
         self._coder = coder
         self._least = least
         self._progress = progress
+        self._strikes: dict[str, int] = {}
         self._shunned: dict[str, float] = {}
         self.short: dict[int, int] = {}  # stripe -> shards, where there are fewer than N
         self.failures: dict[str, str] = {}  # hotkey -> what went wrong there last
@@ -223,6 +226,7 @@ class Placer:
             stored.check(signed.ticket.miner, verify)
         except ProofError as error:
             raise Malformed(str(error)) from error
+        self._strikes.pop(place.hotkey, None)
         return ShardRow(
             stripe=job.stripe.number,
             number=place.number,
@@ -299,5 +303,8 @@ class Placer:
 
     def _failed(self, place: Place, error: PeerError, failed: set[str]) -> None:
         failed.add(place.hotkey)
-        self._shunned[place.hotkey] = time.monotonic() + SHUN
+        if isinstance(error, (Unreachable, Late)):
+            self._strikes[place.hotkey] = self._strikes.get(place.hotkey, 0) + 1
+            if self._strikes[place.hotkey] >= _STRIKES:
+                self._shunned[place.hotkey] = time.monotonic() + SHUN
         self.failures[place.hotkey] = error.message

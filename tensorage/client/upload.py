@@ -123,7 +123,7 @@ class Upload:
             crew = Crew()
             crew.start(self._read(reader, pool, placer, coder, crew))
             await crew.finish()
-        short = await self._short(n)
+        short = await asyncio.to_thread(self._catalog.short, row.id, n)
         await self._complete(reader.size, len(self._lengths))
         return Outcome(reader.size, reader.sha256, len(self._lengths), short, placer.failures)
 
@@ -199,13 +199,6 @@ class Upload:
     def _stored(self, stripe: Stripe) -> None:
         shards = self._row.data_shards + self._row.parity_shards
         self._progress(self._lengths[stripe.number] / shards)
-
-    async def _short(self, n: int) -> dict[int, int]:
-        """Stripes that have not all of their shards, whichever run stored them."""
-        counts = dict.fromkeys(self._lengths, 0)
-        for shard in await asyncio.to_thread(self._catalog.shards, self._row.id):
-            counts[shard.stripe] += 1
-        return {number: count for number, count in counts.items() if count < n}
 
     async def _complete(self, size: int, stripes: int) -> None:
         request = CompleteFile(

@@ -32,12 +32,15 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alice(network, tmp_path_factory) -> Customer:
-    return Customer(network, tmp_path_factory.mktemp("home") / "alice")
+    home = tmp_path_factory.mktemp("home")
+    customer = Customer(network, home / "alice")
+    wait_until_whole(network, customer, random_file(home / "probe", 1000))
+    return customer
 
 
 @pytest.fixture
-def killed(network):
-    """Kills miners, and starts them again afterwards."""
+def killed(network, alice, tmp_path):
+    """Kills miners; starts them again afterwards, and waits until the gateway knows where they are."""
     gone: list[str] = []
 
     def kill(names: list[str]) -> None:
@@ -48,10 +51,19 @@ def killed(network):
     yield kill
     for name in gone:
         network.start(name)
-    for name in gone:
-        network.endpoint(name)
     if gone:
-        network.wait_until_proven()
+        probe = random_file(tmp_path / "probe", 1000)
+        wait_until_whole(network, alice, probe)
+
+
+def wait_until_whole(network: Network, alice: Customer, probe: Path) -> None:
+    """Wait until what is put has all of its shards."""
+
+    def whole() -> bool:
+        outcome = alice.put(probe, "probe", *CODE, "--replace")
+        return outcome.code == 0 and outcome.json()["short_stripes"] == 0
+
+    network.wait("room on all miners", whole, 240)
 
 
 def random_file(path: Path, size: int) -> Path:

@@ -107,6 +107,7 @@ def test_shards_and_the_end_of_their_stripe_are_one_step(catalog):
     catalog.keep(row(1).id, [SHARD, replace(SHARD, number=1)], whole=0)
     catalog.lose(row(1).id, 0, {3})
     assert catalog.shards(row(1).id) == [replace(SHARD, number=1)]
+    assert (catalog.short(row(1).id, 1), catalog.short(row(1).id, 2)) == ({}, {0: 1})
     assert catalog.stripes(row(1).id) == [(MARK, True)]
     catalog.forget(row(1).id)
     assert catalog.shards(row(1).id) == []
