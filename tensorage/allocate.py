@@ -284,6 +284,8 @@ class _Allocation:
             self._say(f"sector {sector.index} is gone: {sector.path} is not there")
         for sector in found.damaged:
             self._say(f"sector {sector.index} is damaged: {sector.path} {sector.reason}")
+        for shard in found.shards:
+            self._say(f"a client's shard is lost: {shard.path} {shard.why}")
 
     def _show(self, plan: Plan, key: HotkeyPublic) -> None:
         table = Table(title=f"Sectors of {size_text(plan.profile.size)} for {key.ss58}")
@@ -309,6 +311,9 @@ class _Allocation:
         with Display("sealing", missing, data.identity.sectors.size, self._console) as display:
             if not data.fill(self._request.workers, self._control, display.observe):
                 raise Stopped("stopped; finished sectors are kept, and the same command goes on from here")
+        if not data.give_back(self._request.workers, self._control):
+            raise Stopped("stopped before the filler of shards that are over was sealed again")
+        data.settle()
 
     def _verify(self, data: DataDirectory) -> list[Damage]:
         """Read everything; seal again what is damaged, and read that again."""
@@ -321,16 +326,20 @@ class _Allocation:
             if self._control.stopped:
                 raise Stopped("stopped before everything was verified")
             if not damaged:
-                return found
+                break
             for damage in damaged:
                 self._say(f"sector {damage.sector.index} is damaged: {damage.sector.path} {damage.why}")
             found += damaged
             only = [damage.sector.index for damage in damaged]
             self._fill(data)
-        raise StorageError(
-            f"{found[-1].sector.path} does not keep what is written to it",
-            remedy="Replace its disk, and name another one with --db_root_path",
-        )
+        else:
+            raise StorageError(
+                f"{found[-1].sector.path} does not keep what is written to it",
+                remedy="Replace its disk, and name another one with --db_root_path",
+            )
+        for shard in data.verify_shards(self._control):
+            self._say(f"a client's shard is damaged, and given up: {shard.path} {shard.why}")
+        return found
 
     def _commit(self, store: Store) -> int | None:
         """Commit where it can be done now; returns the commitment's seq."""
