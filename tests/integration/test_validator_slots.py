@@ -11,6 +11,7 @@ from validator_net import TEMPO, Subnet, subnet
 from tensorage import seal
 from tensorage.chain.auth import verify
 from tensorage.chain.wallet import Hotkey
+from tensorage.displaced import encode_slots, slots_key
 from tensorage.errors import ProofError, RequestError
 from tensorage.receipts import NO_SECTOR, Verdict
 from tensorage.ticket import SignedTicket
@@ -93,6 +94,31 @@ async def test_a_sector_with_a_shard_is_audited_by_its_ticket_and_anybody_can_re
         assert export.check(document, verify).repeated == 1
         with pytest.raises(ProofError, match="says passed, its evidence says wrong"):
             export.check({**document, "slots": {}}, verify)
+
+
+async def test_a_miner_shows_by_its_ticket_that_a_receipt_of_fraud_is_not_true(tmp_path):
+    """Whoever kept the slots from the validator, or whichever validator kept them to itself."""
+    miner = Keeper("Keeper", range(1))
+    async with subnet(tmp_path, miner) as net:
+        await credited(net, miner)
+        ticket = miner.ticket(1, 64)
+        miner.put(0, ticket)
+        net.chain.advance(TEMPO)
+        signed = miner.commit(net.chain.height)
+        miner.named = {}
+        for _ in range(2):
+            await net.round()
+        last = (await receipts(net, miner))[-1]
+        assert (last.audited_sector, last.verdict) == (0, Verdict.WRONG)
+        document = json.loads(json.dumps(export.export(net.book.ledger.path)))
+        assert export.check(document, verify).repeated == 1
+        key = slots_key(signed.commitment.hash, 0).hex()
+        document["slots"][key] = encode_slots({0: ticket}).hex()
+        with pytest.raises(ProofError, match="says wrong, its evidence says passed"):
+            export.check(document, verify)
+        forged = SignedTicket(ticket.ticket, miner.key.sign(ticket.ticket.hash))
+        document["slots"][key] = encode_slots({0: forged}).hex()
+        assert export.check(document, verify).repeated == 1
 
 
 async def test_a_validator_that_comes_later_finds_the_slots_and_learns_the_filler(tmp_path):
