@@ -21,16 +21,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from .. import seal
 from ..encoding import HASH_SIZE
 from . import locks, shard_rows, slots
 from .errors import DamagedShardError
 from .files import punch
-from .layout import SHARDS, shard_path
+from .layout import SHARDS
 from .sealing import Job
 from .shard_files import WrongBytesError, read_groups
-from .shard_rows import ShardRow
+from .shard_rows import ShardFile
 from .slots import LEAVES_PER_GROUP, Hole
 from .store import Store
+
+_DATABASE_ROOM = 64 << 20
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +64,8 @@ def settle(store: Store) -> Settled:
         for index in sorted({hole.sector for hole in due}):
             punched += _punch(store, index)
     removed = 0
-    for ticket, directory in store.write(shard_rows.unneeded):
-        path = shard_path(directory, ticket)
+    for file in store.write(shard_rows.unneeded):
+        path = file.path
         removed += path.exists()
         path.unlink(missing_ok=True)
     return Settled(punched, removed)
@@ -101,16 +104,37 @@ def _punch(store: Store, index: int) -> int:
 
 
 def refill(store: Store, directories: Collection[Path]) -> dict[Job, list[Hole]]:
-    """The jobs that seal filler into the holes of ended slots on those disks, and the holes of each."""
+    """The jobs that seal filler into the holes of ended slots on those disks, and the holes of each.
+
+    No more than there is space for: the files of the shards go two commitments later, so where space is short
+    the holes are filled some at a time.
+    """
     with locks.holing(store.path.parent):  # so that none of them is about to be punched
         holes = store.read(slots.to_fill)
+    room: dict[int, int] = {}
     jobs = {}
     for index, found in groupby(holes, lambda hole: hole.sector):
         sector = store.sector(index)
-        if sector is not None and sector.directory in directories and sector.directory.is_dir():
-            group = list(found)
-            jobs[Job(index, sector.path, seal=True, ranges=tuple(hole.range for hole in group))] = group
+        if sector is None or sector.directory not in directories or not sector.directory.is_dir():
+            continue
+        group, device = list(found), sector.directory.stat().st_dev
+        room.setdefault(device, _room(sector.directory))
+        fits = []
+        for hole in group:
+            if hole.range[1] <= room[device]:
+                room[device] -= hole.range[1]
+                fits.append(hole)
+        if len(fits) < len(group):
+            log.warning("filler waits for space sector=%d holes=%d", index, len(group) - len(fits))
+        if fits:
+            jobs[Job(index, sector.path, seal=True, ranges=tuple(hole.range for hole in fits))] = fits
     return jobs
+
+
+def _room(directory: Path) -> int:
+    """Bytes that may be filled on a disk, with some left for the database."""
+    status = os.statvfs(directory)
+    return int(status.f_bavail * status.f_frsize) - _DATABASE_ROOM
 
 
 def differs(store: Store, index: int, nodes: bytes) -> bool:
@@ -138,16 +162,14 @@ class LostShard:
 def missing(store: Store, directories: Collection[Path]) -> list[LostShard]:
     """Find live shards on those disks whose files are gone or have another size; they are given up."""
     found = []
-    for row in _live(store, directories):
+    for file in _live(store, directories):
         try:
-            size = row.path.stat().st_size
+            size = file.path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
-            found.append(LostShard(row.stored.ticket_hash, row.path, "is gone"))
+            found.append(LostShard(file.ticket, file.path, "is gone"))
             continue
-        if size != row.ticket.size:
-            found.append(
-                LostShard(row.stored.ticket_hash, row.path, f"has {size} bytes, not {row.ticket.size}")
-            )
+        if size != (whole := file.leaves * seal.LEAF_SIZE):
+            found.append(LostShard(file.ticket, file.path, f"has {size} bytes, not {whole}"))
     return _give_up(store, found)
 
 
@@ -158,20 +180,23 @@ def verify(store: Store, directories: Collection[Path], stopped: Callable[[], bo
         OSError: a disk cannot be read.
     """
     found = []
-    for row in _live(store, directories):
+    for file in _live(store, directories):
         if stopped():
             break
-        assert row.nodes is not None  # a live row has them
+        nodes = store.read(lambda db, ticket=file.ticket: shard_rows.nodes(db, ticket))  # type: ignore[misc]
+        if nodes is None:
+            continue  # it has ended since
         try:
-            read_groups(row.path, row.nodes, 0, row.ticket.leaves // LEAVES_PER_GROUP)
+            read_groups(file.path, nodes, 0, file.leaves // LEAVES_PER_GROUP)
         except WrongBytesError as error:
-            found.append(LostShard(row.stored.ticket_hash, row.path, str(error)))
+            found.append(LostShard(file.ticket, file.path, str(error)))
     return _give_up(store, found)
 
 
-def _live(store: Store, directories: Collection[Path]) -> list[ShardRow]:
-    there = {directory for directory in directories if (directory / SHARDS).is_dir()}
-    return [row for row in store.read(shard_rows.live) if row.directory in there]
+def _live(store: Store, directories: Collection[Path]) -> list[ShardFile]:
+    there = {str(directory) for directory in directories if (directory / SHARDS).is_dir()}
+    files = store.read(lambda db: shard_rows.files(db, live=True))
+    return [file for file in files if file.directory in there]
 
 
 def _give_up(store: Store, found: Sequence[LostShard]) -> list[LostShard]:

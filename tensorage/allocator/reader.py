@@ -36,6 +36,7 @@ from ..errors import StorageError
 from . import shard_rows, slots
 from .errors import DamagedSectorError, DamagedShardError, SupersededError
 from .shard_files import WrongBytesError, read_groups
+from .slots import Slot
 from .store import COMMITMENTS_ANSWERED, LEAVES_PER_GROUP, NODES_SIZE, Sector, Store, split
 
 GROUP_SIZE = LEAVES_PER_GROUP * seal.LEAF_SIZE
@@ -119,10 +120,10 @@ class _Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """A sector as a commitment has it: the tree over its chunks, and the shards in its slots by chunk."""
+    """A sector as a commitment has it: the tree over its chunks, and its slots by chunk."""
 
     tree: Tree
-    shards: Mapping[int, _Shard]
+    slots: Mapping[int, Slot]
 
 
 def _superseded(index: int) -> SupersededError:
@@ -206,7 +207,8 @@ class Reader:
         chunk, within = divmod(number, seal.LEAVES_PER_CHUNK)
         group, place = divmod(within, LEAVES_PER_GROUP)
         version = self._sectors.get((index, root), lambda: self._version(path, index, root))
-        shard = version.shards.get(chunk)
+        slot = version.slots.get(chunk)
+        shard = None if slot is None else self._shard(index, slot)
         nodes = self._nodes(path, index, chunk)
         if shard is not None:
             nodes[: len(shard.nodes) // HASH_SIZE] = split(shard.nodes)
@@ -235,13 +237,13 @@ class Reader:
         tree = merkle.levels(split(found.chunk_roots))
         if len(tree[0]) != self._profile.chunks or tree[-1][0] != root:
             raise DamagedSectorError(index, path, "has chunk roots that are not those of its root")
-        shards = {}
-        for chunk, slot in found.slots.items():
-            row = self._store.read(lambda db, ticket=slot.ticket: shard_rows.find(db, ticket))  # type: ignore[misc]
-            if row is None or row.nodes is None:
-                raise _superseded(index)
-            shards[chunk] = _Shard(slot.ticket, row.path, row.directory, row.nodes)
-        return _Version(tree, shards)
+        return _Version(tree, found.slots)
+
+    def _shard(self, index: int, slot: Slot) -> _Shard:
+        row = self._store.read(lambda db: shard_rows.find(db, slot.ticket))
+        if row is None or row.nodes is None:
+            raise _superseded(index)
+        return _Shard(slot.ticket, row.path, row.directory, row.nodes)
 
     def _has_hole(self, index: int, number: int) -> bool:
         """Whether a leaf of a sector's file is punched out, or soon will be."""

@@ -93,6 +93,7 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX shards_live ON shards (validator) WHERE state IN ('stored', 'committed', 'trash');
     CREATE INDEX shards_by_expiry ON shards (state, expires);
+    CREATE INDEX shards_going ON shards (state) WHERE nodes IS NOT NULL AND state IN ('ended', 'damaged');
 
     CREATE TABLE slots (                  -- chunks of which a shard takes the front
         sector INTEGER NOT NULL,

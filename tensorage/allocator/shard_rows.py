@@ -83,16 +83,30 @@ def find(db: sqlite3.Connection, ticket_hash: bytes) -> ShardRow | None:
     return _row(row) if row else None
 
 
-def live(db: sqlite3.Connection) -> list[ShardRow]:
-    """The rows of all shards that are kept."""
-    query = f"SELECT {_COLUMNS} FROM shards JOIN disks USING (disk) WHERE state IN {LIVE}"  # noqa: S608
-    return [_row(row) for row in db.execute(query)]
+def nodes(db: sqlite3.Connection, ticket_hash: bytes) -> bytes | None:
+    """The nodes of a shard at height 4; None when its file is not needed any more."""
+    row = db.execute("SELECT nodes FROM shards WHERE ticket = ?", (ticket_hash,)).fetchone()
+    return row[0] if row else None
 
 
-def with_files(db: sqlite3.Connection) -> list[tuple[bytes, Path]]:
-    """(ticket hash, data directory) of the shards whose files are needed."""
-    query = "SELECT ticket, directory FROM shards JOIN disks USING (disk) WHERE nodes IS NOT NULL"
-    return [(ticket, Path(directory)) for ticket, directory in db.execute(query)]
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """Where a shard's file is, and how large: of many shards, this and no more is held in memory."""
+
+    ticket: bytes
+    leaves: int
+    directory: str
+
+    @property
+    def path(self) -> Path:
+        return shard_path(Path(self.directory), self.ticket)
+
+
+def files(db: sqlite3.Connection, *, live: bool) -> list[ShardFile]:
+    """The files that are needed, or no more than those of shards that are kept."""
+    condition = f"state IN {LIVE}" if live else "nodes IS NOT NULL"
+    query = f"SELECT ticket, leaves, directory FROM shards JOIN disks USING (disk) WHERE {condition}"  # noqa: S608
+    return [ShardFile(*row) for row in db.execute(query)]
 
 
 def serial_taken(db: sqlite3.Connection, ticket: Ticket) -> bool:
@@ -184,14 +198,14 @@ def expire(db: sqlite3.Connection, now: int, trash_seconds: int) -> tuple[int, i
     return moved, len(slots.end(db, [row[0] for row in over], "ended", "", now))
 
 
-def unneeded(db: sqlite3.Connection) -> list[tuple[bytes, Path]]:
-    """(ticket hash, data directory) of shards whose files no commitment needs; from now on none vouches."""
+def unneeded(db: sqlite3.Connection) -> list[ShardFile]:
+    """The files that no commitment needs; from now on no row vouches for them."""
     condition = (
         "nodes IS NOT NULL AND state IN ('ended', 'damaged') AND ticket NOT IN (SELECT ticket FROM slots)"
     )
-    query = f"SELECT ticket, directory FROM shards JOIN disks USING (disk) WHERE {condition}"  # noqa: S608
-    found = [(ticket, Path(directory)) for ticket, directory in db.execute(query)]
-    db.executemany("UPDATE shards SET nodes = NULL WHERE ticket = ?", [(ticket,) for ticket, _ in found])
+    query = f"SELECT ticket, leaves, directory FROM shards JOIN disks USING (disk) WHERE {condition}"  # noqa: S608
+    found = [ShardFile(*row) for row in db.execute(query)]
+    db.executemany("UPDATE shards SET nodes = NULL WHERE ticket = ?", [(file.ticket,) for file in found])
     return found
 
 

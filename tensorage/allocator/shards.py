@@ -38,6 +38,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from .. import seal
@@ -107,10 +108,13 @@ class ShardStore:
 
     def _sweep(self) -> None:
         """Remove what uploads have left that did not end, and files that nobody needs."""
-        needed = {shard_path(place, ticket_) for ticket_, place in self._reading.read(shard_rows.with_files)}
-        for directory in self._reading.disks().values():
+        needed: dict[Path, set[bytes]] = {place: set() for place in self._reading.disks().values()}
+        for file in self._reading.read(lambda db: shard_rows.files(db, live=False)):
+            needed[Path(file.directory)].add(file.ticket)
+        for directory, tickets in needed.items():
             for path in (directory / SHARDS).glob("??/*"):
-                if parse_shard_path(path) is not None and path not in needed:
+                parsed = parse_shard_path(path)
+                if parsed is not None and not (parsed[1] and parsed[0] in tickets):
                     with disk_errors(path):
                         path.unlink()
 
