@@ -148,6 +148,8 @@ class Health:
             await care.db(care.store.unanswered, row.ticket, finding.reason, now)
             if becomes == "lost":
                 await care.db(care.store.mark_lost, row.ticket, finding.reason, now)
+        if row.state == "lost" and becomes == "lost":
+            return  # said when it was lost
         log.log(
             logging.INFO if becomes == "asked again" else logging.WARNING,
             "shard %s file=%s stripe=%d number=%d hotkey=%s reason=%r",

@@ -159,14 +159,18 @@ class Sampler:
             StaleChainError: it is not known who is registered.
         """
         care, settings = self._care, self._care.settings
-        hotkeys = [hotkey for hotkey in await care.db(care.store.holders) if care.neuron(hotkey)]
-        if hotkeys:
-            hotkey = self._random.choice(hotkeys)
-            row = await care.db(care.store.any_shard, hotkey, self._random.random())
-            if row is not None:
-                await self.fetch(row)
+        hotkeys = [neuron.hotkey for neuron in care.metagraph().neurons]
+        self._random.shuffle(hotkeys)
+        row = await care.db(self._any_shard, hotkeys)
+        if row is not None:
+            await self.fetch(row)
         pause = settings.round_seconds / max(1, settings.fetches)
         return self._random.uniform(0.0, 2.0 * pause)
+
+    def _any_shard(self, hotkeys: Sequence[str]) -> ShardRow | None:
+        """A shard of the first miner that has one of ours. Blocks."""
+        found = (self._care.store.any_shard(hotkey, self._random.random()) for hotkey in hotkeys)
+        return next((row for row in found if row is not None), None)
 
     async def fetch(self, row: ShardRow) -> Fetch | None:
         """Fetch a random piece of a shard, and note how it went; None when that cannot be told."""

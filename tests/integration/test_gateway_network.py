@@ -88,7 +88,7 @@ async def test_a_file_survives_a_damaged_disk_a_miner_that_leaves_and_two_that_a
         # A miner leaves: what it has is somewhere else before it is told to remove it.
         leaver = stored(store, world)[-1].hotkey
         with world.disk(leaver) as disk:
-            leaving.mark(disk, True)
+            disk.write(lambda db: leaving.mark(db, True))
 
         def drained() -> bool:
             rows = store.shards_of_miner(leaver)
