@@ -75,9 +75,9 @@ MIGRATIONS = (
         number    INTEGER NOT NULL,
         ticket    BLOB    NOT NULL,        -- encoded and signed
         hotkey    TEXT    NOT NULL,        -- of the miner, SS58
-        ip        TEXT    NOT NULL,
-        port      INTEGER NOT NULL,
-        unix_ms   INTEGER NOT NULL,        -- of the miner's receipt
+        ip        TEXT,                    -- NULL, and port, while it serves nowhere
+        port      INTEGER,
+        unix_ms   INTEGER NOT NULL,        -- of the miner's receipt; 0 where the validator has it
         signature BLOB    NOT NULL,
         PRIMARY KEY (file, stripe, number),
         FOREIGN KEY (file, stripe) REFERENCES stripes ON DELETE CASCADE
@@ -131,14 +131,14 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class ShardRow:
-    """A shard that a miner has given its receipt for."""
+    """A shard that a miner has given its receipt for, as of table `shards`."""
 
     stripe: int
     number: int
     ticket: bytes
     hotkey: str
-    ip: str
-    port: int
+    ip: str | None
+    port: int | None
     unix_ms: int
     signature: bytes
 
@@ -369,6 +369,16 @@ class Catalog:
                     "DELETE FROM shards WHERE file = ? AND stripe = ? AND number = ?", rows
                 )
             )
+
+    def moved(self, hotkey: str, ip: str | None, port: int | None) -> None:
+        """Note where a miner serves now."""
+        self._write(
+            lambda db: db.execute(
+                "UPDATE shards SET ip = :ip, port = :port WHERE hotkey = :hotkey "
+                "AND (ip IS NOT :ip OR port IS NOT :port)",
+                {"ip": ip, "port": port, "hotkey": hotkey},
+            )
+        )
 
     def short(self, file: bytes, shards: int) -> dict[int, int]:
         """Stripes with fewer than so many stored shards, and how many each has."""

@@ -366,8 +366,9 @@ def rm(
     access = _access(
         gateway, api_key, (wallet_name, wallet_hotkey, wallet_path), (network, chain_endpoint, netuid)
     )
-    with _open(home)[1] as catalog:
-        outcome = asyncio.run(owning.remove(catalog, access, name, undo=undo, tell=_tell))
+    where, catalog = _open(home)
+    with catalog:
+        outcome = asyncio.run(owning.remove(where, catalog, access, name, undo=undo, tell=_tell))
     if as_json:
         typer.echo(json.dumps(outcome))
     elif outcome["state"] == "trash":

@@ -41,9 +41,8 @@ def known_file(catalog: Catalog | None, what: str) -> Known:
     row = row_of(catalog, what) if catalog is not None else None
     if row is not None and catalog is not None:
         return Known(manifest_of(catalog, row), row.key, row)
-    path = Path(what)
-    if path.is_file():
-        manifest, key = Manifest.parse_link(_read(path))
+    if (link := _read(Path(what))) is not None:
+        manifest, key = Manifest.parse_link(link)
         return Known(manifest, key, None)
     trashed = catalog.named(what, "trash") if catalog is not None else None
     if trashed is not None:
@@ -95,25 +94,31 @@ def _shard(row: ShardRow) -> ShardAt:
     return ShardAt(row.number, SignedTicket.decode(row.ticket), row.hotkey, row.ip, row.port)
 
 
-def learned(catalog: Catalog, row: FileRow, stripe: int, shard: ShardAt) -> None:
-    """Note that a shard lies elsewhere by now, under another ticket."""
-    moved = ShardRow(
+def learned(catalog: Catalog, row: FileRow, stripe: int, shard: ShardAt, same: bool) -> None:
+    """Note that a shard has another ticket by now or, if it is the same, that its miner serves elsewhere."""
+    if same:
+        catalog.moved(shard.hotkey, shard.ip, shard.port)
+        return
+    replaced = ShardRow(
         stripe=stripe,
         number=shard.number,
         ticket=shard.signed.encode(),
         hotkey=shard.hotkey,
-        ip=shard.ip or "0.0.0.0",  # noqa: S104 - nowhere
-        port=shard.port or 1,
+        ip=shard.ip,
+        port=shard.port,
         unix_ms=0,
         signature=b"",
     )
-    catalog.keep(row.id, [moved])
+    catalog.keep(row.id, [replaced])
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> bytes | None:
+    """What is in a file; None when there is none."""
     try:
         with path.open("rb") as file:
             return file.read(MOST_MANIFEST + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 

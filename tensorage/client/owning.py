@@ -14,7 +14,7 @@ from ..transport.dendrite import Dendrite, Peer, Refused
 from ..transport.file_messages import STRIPES_PAGE, FileMessage
 from .catalog import Catalog, FileRow
 from .gateway import DEADLINE, Access, Gateway, GatewayError, find, may_dial_private
-from .home import sync_directory
+from .home import Home, sync_directory
 from .known import Known, known_file, manifest_of
 from .reach import Reach, reaching
 
@@ -102,15 +102,23 @@ async def info(catalog: Catalog | None, access: Access, what: str) -> dict[str, 
 
 
 async def remove(
-    catalog: Catalog, access: Access, what: str, *, undo: bool, tell: Callable[[str], None]
+    home: Home, catalog: Catalog, access: Access, what: str, *, undo: bool, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Put a file into the trash, drop an upload that was not finished, or bring a file back.
 
     Raises:
         UsageError: there is no such file.
+        BusyError: it is being put right now.
         GatewayError: the gateway is away, or refuses.
     """
-    row = _wanted(catalog, what, undo=undo)
+    with home.alone(_wanted(catalog, what, undo=undo).name):
+        row = _wanted(catalog, what, undo=undo)
+        return await _remove(catalog, access, row, undo=undo, tell=tell)
+
+
+async def _remove(
+    catalog: Catalog, access: Access, row: FileRow, *, undo: bool, tell: Callable[[str], None]
+) -> dict[str, Any]:
     signer = access.signer()
     private = may_dial_private(access, row.gateway_ip)
     async with Dendrite(signer, allow_private=private) as dendrite:
@@ -122,9 +130,10 @@ async def remove(
                     f"another file is called {row.name!r} by now",
                     remedy=f"Remove it first: tensorage rm {row.name}",
                 )
-            state = await gateway.ask(lambda: calls.restore(peer, row.id, deadline=DEADLINE))
+            if row.state == "trash":
+                await gateway.ask(lambda: calls.restore(peer, row.id, deadline=DEADLINE))
             catalog.move(row.id, "stored")
-            return {"name": row.name, "id": row.id.hex(), "state": "stored", "until": state.until}
+            return {"name": row.name, "id": row.id.hex(), "state": "stored", "until": None}
         until = await _end(gateway, row)
         if row.state == "uploading":
             catalog.forget(row.id)

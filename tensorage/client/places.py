@@ -29,7 +29,8 @@ class Places:
     Args:
         access: public key of the file.
         gateway: asked with the file's access key; None where none is to be asked.
-        learned: told of each shard whose ticket is another by now.
+        learned: told of each shard that is known better: its stripe, it, and whether its ticket is the same
+            and only the miner serves elsewhere. Of a miner that moved it is told once.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Places:
         manifest: Manifest,
         access: bytes,
         gateway: Gateway | None,
-        learned: Callable[[int, ShardAt], None] = lambda stripe, shard: None,
+        learned: Callable[[int, ShardAt, bool], None] = lambda stripe, shard, same: None,
     ) -> None:
         self.manifest = manifest
         self._access = access
@@ -47,6 +48,7 @@ class Places:
             stripe.number: {shard.number: shard for shard in stripe.shards} for stripe in manifest.stripes
         }
         self._asked: dict[int, float] = {}  # page -> when
+        self._moves: set[tuple[str, str | None, int | None]] = set()
 
     def of(self, stripe: int) -> dict[int, ShardAt]:
         """The shards of a stripe by number."""
@@ -88,6 +90,10 @@ class Places:
         if before is not None and before.signed.ticket.hash == signed.ticket.hash:
             moved = replace(before, ip=place.ip, port=place.port)
             known[place.number] = moved
+            move = (place.hotkey, place.ip, place.port)
+            if moved != before and move not in self._moves:
+                self._moves.add(move)
+                self._learned(stripe, moved, True)
             return moved != before
         ticket, manifest = signed.ticket, self.manifest
         leaves = manifest.stripes[stripe].leaves
@@ -107,7 +113,7 @@ class Places:
         except ProofError as error:
             raise GatewayError(f"the gateway names a false ticket: {error}") from error
         known[place.number] = found
-        self._learned(stripe, found)
+        self._learned(stripe, found, False)
         return True
 
 

@@ -102,6 +102,8 @@ class Placer:
         number = job.stripe.number
         kept: set[int] = set()
         before = await asyncio.to_thread(self._catalog.shards, self._row.id, number)
+        if before:
+            await job.coded  # buffers that are let go are not to be written to any more
         lost = {row.number for row in await self._settle(job, before, kept)}
         await asyncio.to_thread(self._catalog.lose, self._row.id, number, lost)
         layers: dict[int, bytes] = {}

@@ -61,7 +61,7 @@ def name_of(path: Path, name: str | None) -> str:
     if name is None:
         if str(path) == "-":
             raise UsageError("what comes on stdin needs a name", remedy="Give it one with --name")
-        name = path.absolute().name or path.resolve().name
+        name = path.resolve().name if path.name in ("", "..") else path.name
     try:
         check_name(name)
     except ProofError as error:
@@ -122,7 +122,7 @@ class Put:
                     if not self._request.replace:
                         raise
                     await self._give_up(gateway, begun)
-                    if str(self._request.path) == "-":
+                    if not source.again:
                         raise SourceChanged(
                             changed.message, remedy="The unfinished upload was dropped: pipe it in once more"
                         ) from changed
@@ -229,6 +229,11 @@ class Put:
         if source.kind != row.kind:
             raise SourceChanged(
                 f"the upload of {row.name!r} was begun with a {row.kind}", remedy="Put it anew with --replace"
+            )
+        if (self._request.least or 0) > row.data_shards + row.parity_shards:
+            raise UsageError(
+                f"a stripe has {row.data_shards + row.parity_shards} shards, and --min-shards is more",
+                remedy="Ask for fewer",
             )
         if resumed:
             self._tell(f"going on with the upload of {row.name!r}")

@@ -16,6 +16,8 @@ from ..errors import UsageError
 from . import tree
 from .catalog import Kind
 
+STDIN = "stdin"
+
 
 class Source:
     """Bytes to put. A context manager.
@@ -23,6 +25,7 @@ class Source:
     Attributes:
         kind: how it is given back.
         size: bytes in all, None when nobody knows; for a directory, of the tar stream as it is now.
+        again: whether the same can be opened and read once more.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Source:
         self.name = name
         self.kind = kind
         self.size = size
+        self.again = name != STDIN and size is not None
         self._fill = fill
         self._close = close
 
@@ -76,7 +80,7 @@ def open_source(path: Path) -> Source:
     if str(path) == "-":
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("there is nothing on stdin", remedy="Pipe something in, or name a file")
-        return _descriptor("stdin", os.dup(sys.stdin.fileno()))
+        return _descriptor(STDIN, os.dup(sys.stdin.fileno()))
     try:
         if path.is_dir():
             return _directory(path)
