@@ -44,7 +44,7 @@ share_app = typer.Typer(add_completion=False)
 verify_app = typer.Typer(add_completion=False)
 
 DEFAULT_HOME = Path("~/.tensorage/client")
-_DURATION = re.compile(r"(\d{1,6})([hdwy])")
+_DURATION = re.compile(r"([0-9]{1,6})([hdwy])")
 _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 
 HomePath = Annotated[

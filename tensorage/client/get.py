@@ -28,7 +28,7 @@ from .meter import Meter
 from .parts import PartFile, WrongDigest
 from .reach import reaching
 
-_RANGE = re.compile(r"(\d{1,18})-(\d{0,18})")
+_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True)
