@@ -66,7 +66,7 @@ def store_of(root: Path) -> Store:
 
 async def ready(client: Client, root: Path, sectors: int) -> None:
     """Wait until the miner has committed and shared its space out."""
-    await client.asker.committed(sectors, 60)
+    await client.asker.committed(sectors, 120)
     with store_of(root) as store:
         await eventually(lambda: sum(store.partition().values()) == sectors, 30)
 

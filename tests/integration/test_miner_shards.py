@@ -69,7 +69,7 @@ async def stage(net: Net, root: Path, sectors: int, **changes) -> AsyncIterator[
         Asker(net, chain) as validator,
         Client(validator) as client,
     ):
-        await validator.committed(sectors)
+        await validator.committed(sectors, 90)
         await eventually(lambda: sum(service.store.partition().values()) == sectors)
         yield Stage(service, validator, client)
 
@@ -363,7 +363,7 @@ async def test_a_damaged_shard_is_given_up_and_its_sector_proven_as_filler(net, 
 
 
 async def test_challenges_of_capacity_are_answered_in_time_while_clients_read_and_write(tmp_path):
-    async with produced(tmp_path, tempo=200) as net, stage(net, tmp_path / "disk", 40) as on:
+    async with produced(tmp_path, tempo=200) as net, stage(net, tmp_path / "disk", 16) as on:
         stored = [await on.client.store(MOST) for _ in range(4)]
         busy = True
 
