@@ -23,7 +23,7 @@ from shard_data import (
 )
 
 from tensorage import shard
-from tensorage.allocator import schema
+from tensorage.allocator import overlay, schema
 from tensorage.allocator.errors import DamagedShardError
 from tensorage.allocator.plan import Headroom, Target
 from tensorage.allocator.reader import Reader
@@ -365,6 +365,22 @@ def test_a_sector_that_got_a_slot_since_the_plan_was_made_stays(data, shards):
         data.apply(plan)
     assert [sector.path.exists() for sector in data.store.sectors()] == [True]
     assert bytes_kept(shards, ticket(1, 16)) == bytes_of(1, 16)
+
+
+def test_where_space_is_short_holes_are_filled_some_at_a_time(data, shards, monkeypatch):
+    for number in range(3):
+        put(shards, ticket(number, 64))
+    commit(data, 2)
+    for number in range(3):
+        shards.remove(ticket(number, 64).ticket.hash, NOW)
+    assert shards.expire(NOW + 7 * DAY) == (0, 3)
+    monkeypatch.setattr(overlay, "_room", lambda directory: 64 * 4096 + 1)  # a disk that is nearly full
+    for left in (2, 1, 0):
+        give_back(data)
+        assert data.store.pending().leaving == 1
+        commit(data, 2)
+        assert len(shards.slots()) == len(files(data)) == left and answers_all(data)
+    assert all(is_sealed(data, sector) for sector in data.store.sectors())
 
 
 def test_what_uploads_left_behind_is_swept_and_what_is_kept_is_not(data):
