@@ -1,5 +1,6 @@
 """Slots under kill -9 at any instant, and under any order of what can happen to them."""
 
+import atexit
 import os
 import random
 import shutil
@@ -162,6 +163,7 @@ class SlotMachine(RuleBasedStateMachine):
     def begin(self):
         if not _templates:
             _templates.append(Path(tempfile.mkdtemp(dir=FAST)))
+            atexit.register(shutil.rmtree, _templates[0])
             with Alone([_templates[0]], ME) as data:
                 fill(data, SECTORS)
                 grant(data, 1000)
