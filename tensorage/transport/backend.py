@@ -9,7 +9,10 @@ And whoever refuses an upload early is heard early, instead of being sent the re
 
 from __future__ import annotations
 
+import select
 import ssl
+import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -42,6 +45,7 @@ HEAD: ContextVar[Head | None] = ContextVar("head", default=None)
 class _Stream(httpcore.AsyncNetworkStream):
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
+        self._poll: select.poll | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         head = HEAD.get()
@@ -55,7 +59,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # An answer before the end of a large body says that the rest is not wanted: it is read instead.
-        if len(buffer) >= _EARLY_BYTES and self._inner.get_extra_info("is_readable"):
+        if len(buffer) >= _EARLY_BYTES and self._is_readable():
             raise httpcore.WriteError("the answer came before the request was whole")
         await self._inner.write(buffer, timeout)
 
@@ -71,7 +75,17 @@ class _Stream(httpcore.AsyncNetworkStream):
         return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+        return self._is_readable() if info == "is_readable" else self._inner.get_extra_info(info)
+
+    def _is_readable(self) -> bool:
+        """What httpcore finds out by asking for all that there is to know of the socket, each time."""
+        if self._poll is None:
+            sock = self._inner.get_extra_info("socket")
+            if sock is None or sock.fileno() < 0:
+                return True  # closed: what is read next is the end
+            self._poll = select.poll()
+            self._poll.register(sock.fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
@@ -93,17 +107,63 @@ class _Backend(httpcore.AsyncNetworkBackend):
         await self._inner.sleep(seconds)
 
 
+class _Pools(httpcore.AsyncConnectionPool):
+    """A pool of connections for each origin, forgotten when it has not been used for a while.
+
+    A pool of httpcore's looks at each of its connections, and then at each of them again for every idle one,
+    whenever a request begins or ends: with one pool for many peers, transfers spend their time with that.
+    """
+
+    def __init__(self, limits: httpx.Limits) -> None:
+        super().__init__()
+        self._limits = limits
+        self._pools: OrderedDict[tuple[bytes, bytes, int], httpcore.AsyncConnectionPool] = OrderedDict()
+        self._used: dict[tuple[bytes, bytes, int], float] = {}
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        await self._close_unused()
+        origin = request.url.origin
+        key = (origin.scheme, origin.host, origin.port)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = httpcore.AsyncConnectionPool(
+                max_connections=self._limits.max_connections,
+                max_keepalive_connections=self._limits.max_keepalive_connections,
+                keepalive_expiry=self._limits.keepalive_expiry,
+                network_backend=_Backend(),
+            )
+        self._use(key)
+        return await pool.handle_async_request(request)
+
+    def _use(self, key: tuple[bytes, bytes, int]) -> None:
+        self._pools.move_to_end(key)
+        self._used[key] = time.monotonic()
+
+    async def _close_unused(self) -> None:
+        before = time.monotonic() - (self._limits.keepalive_expiry or 0.0)
+        while self._pools:
+            key, pool = next(iter(self._pools.items()))
+            if self._used[key] > before:
+                return
+            if all(connection.is_idle() or connection.is_closed() for connection in pool.connections):
+                del self._pools[key], self._used[key]
+                await pool.aclose()
+            else:
+                self._use(key)
+
+    async def aclose(self) -> None:
+        for pool in list(self._pools.values()):
+            await pool.aclose()
+        self._pools.clear()
+        self._used.clear()
+
+
 class Transport(httpx.AsyncHTTPTransport):
-    """httpx's transport over such a network: plain HTTP/1.1, no proxy.
+    """httpx's transport over such a network: plain HTTP/1.1, no proxy. The limits are for each origin.
 
     httpx does not let its pool be given, so it is replaced here.
     """
 
     def __init__(self, limits: httpx.Limits) -> None:
         super().__init__(trust_env=False, limits=limits)
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=_Backend(),
-        )
+        self._pool = _Pools(limits)

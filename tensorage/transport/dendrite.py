@@ -139,7 +139,7 @@ class Dendrite:
         hotkey: signs the requests: a hotkey, a client's key, or None for requests that nobody signs.
         allow_private: also dial addresses that are not globally routable (a devnet, a private network).
         deadline: seconds for a call that names none.
-        max_connections: in all; `per_peer` to one endpoint.
+        max_connections: calls under way in all; `per_peer` to one endpoint.
     """
 
     def __init__(
@@ -156,6 +156,7 @@ class Dendrite:
         self._allow_private = allow_private
         self._deadline = deadline
         self._turns = _Turns(per_peer)
+        self._all = anyio.Semaphore(max_connections)
         self._client = httpx.AsyncClient(
             timeout=None,  # noqa: S113 - every call has one deadline over all its phases
             transport=Transport(
@@ -215,7 +216,7 @@ class Dendrite:
         content = memoryview(body.model_dump_json().encode() if isinstance(body, BaseModel) else body)
         seconds = self._deadline if deadline is None else deadline
         sent = _Sent()
-        async with self._turns.at(str(endpoint)):
+        async with self._turns.at(str(endpoint)), self._all:
             try:
                 with anyio.fail_after(seconds):
                     request = self._client.build_request(
