@@ -18,7 +18,6 @@ what the row calls whole is whole. Every function takes a connection inside a tr
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ COMMITMENTS_ANSWERED = 2
 COMMITMENTS_KNOWN = 128
 LIVE = "('stored', 'committed', 'trash')"
 
-_TRIES = 16
 #: What a commitment made now has: an ended slot leaves once its filler is whole.
 _STANDS = "NOT (ended = 1 AND hole = 0)"
 
@@ -87,30 +85,20 @@ def split(hashes: bytes) -> list[bytes]:
 def free_chunk(db: sqlite3.Connection, profile: Profile, disk: int) -> tuple[int, int] | None:
     """A (sector, chunk) without a slot in a sealed sector on that disk; None when there is none.
 
-    Of a few drawn by lot the one in the sector with the fewest slots, so that they spread.
+    A sector that has slots comes before one that has none, so that slots lie together: every sector whose
+    root changes costs each validator a look, and every one that gets filler back costs a seal.
     """
-    sealed = [
-        row[0]
-        for row in db.execute("SELECT sector FROM sectors WHERE state = 'sealed' AND disk = ?", (disk,))
-    ]
-    if not sealed:
-        return None
-    found: list[tuple[int, int, int]] = []
-    for _ in range(_TRIES):
-        sector = sealed[random.randrange(len(sealed))]  # noqa: S311 - nobody gains by foreseeing it
-        taken = {row[0] for row in db.execute("SELECT chunk FROM slots WHERE sector = ?", (sector,))}
-        if len(taken) < profile.chunks:
-            free = next(chunk for chunk in range(profile.chunks) if chunk not in taken)
-            found.append((len(taken), sector, free))
-        if len(found) == 2 or (found and not found[0][0]):
-            break
-    if found:
-        return min(found)[1:]
-    for sector in sealed:
-        taken = {row[0] for row in db.execute("SELECT chunk FROM slots WHERE sector = ?", (sector,))}
-        for chunk in range(profile.chunks):
-            if chunk not in taken:
-                return sector, chunk
+    begun = "EXISTS (SELECT 1 FROM composed WHERE composed.sector = sectors.sector)"
+    for which in (begun, f"NOT {begun}"):
+        query = (
+            f"SELECT sector FROM sectors WHERE state = 'sealed' AND disk = ? AND {which} "  # noqa: S608
+            "AND (SELECT count(*) FROM slots WHERE slots.sector = sectors.sector) < ? "
+            "ORDER BY sector DESC LIMIT 1"
+        )
+        row = db.execute(query, (disk, profile.chunks)).fetchone()
+        if row is not None:
+            taken = {chunk for (chunk,) in db.execute("SELECT chunk FROM slots WHERE sector = ?", row)}
+            return row[0], next(chunk for chunk in range(profile.chunks) if chunk not in taken)
     return None
 
 

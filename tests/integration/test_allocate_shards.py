@@ -260,7 +260,7 @@ def test_a_full_disk_refuses_and_leaves_nothing_half(data, shards):
         assert refusal(lambda: careful.admit(ticket(99), NOW)) == "full" and careful.free_bytes() == 0
 
 
-def test_many_at_once_spread_and_lie_on_the_disk_of_their_sector(tmp_path):
+def test_many_at_once_go_to_all_disks_and_lie_on_that_of_their_sector(tmp_path):
     with Alone([tmp_path / "a", tmp_path / "b"], ME) as data:
         fill(data, 24)
         grant(data, 20)

@@ -367,7 +367,6 @@ TestSlots.settings = settings(
 @pytest.mark.parametrize("seed", range(2))
 def test_a_long_life_of_slots(seed):
     draw = random.Random(seed)
-    random.seed(seed)  # chunks are drawn by lot
     machine = SlotMachine()
     machine.begin()
     try:

@@ -234,6 +234,32 @@ def test_a_root_is_composed_of_the_shards_that_stand_and_the_filler_between(tmp_
         assert store.forget([5]) == [] and store.sector(5) is not None
 
 
+def test_slots_lie_together_until_a_sector_is_full(tmp_path):
+    me = replace(ME, profile=1)
+    with Store(tmp_path / "miner.sqlite", me) as store:
+        store.record_disks({"disk": tmp_path})
+        store.plan([(sector, "disk") for sector in range(3)])
+        for sector in range(3):
+            store.record_sealed(sector, b"".join(nodes(chunk % 200) for chunk in range(256)))
+
+        def put(db: sqlite3.Connection) -> list[tuple[int, int]]:
+            placed = []
+            for serial in range(260):
+                place = slots.free_chunk(db, me.sectors, 1)
+                fields = ticket(me, serial % 256, 16).ticket
+                fields = replace(fields, serial=serial)
+                shard_rows.insert(
+                    db, SignedTicket(fields, bytes(64)), 1, 1, Stored(fields.hash, 1, bytes(64)), bytes(32)
+                )
+                slots.take(db, me.sectors, place, fields.hash, 16, fields.shard_root)
+                placed.append(place)
+            return placed
+
+        placed = store.write(put)
+    assert len(set(placed)) == 260
+    assert [len([p for p in placed if p[0] == sector]) for sector in (2, 1, 0)] == [256, 4, 0]
+
+
 def join(roots: list[bytes], with_shards: dict[int, bytes], *standing: int) -> bytes:
     return b"".join(with_shards[n] if n in standing else root for n, root in enumerate(roots))
 
