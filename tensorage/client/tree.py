@@ -6,7 +6,9 @@ inside; anything else is refused, since it could not be given back.
 
 Giving back follows the rules of Python's `tarfile.data_filter`, written out here because not every Python
 3.10 has it, and is stricter: a stream that holds a path out of the directory, a device, a hard link or
-anything twice is refused whole. Links are made last, so that nothing is ever written through one.
+anything twice is refused whole. So is one with sparse files, which are larger than the stream that they come
+in, or with headers that it would take much memory to read. Links are made last, so that nothing is ever
+written through one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ..errors import ProofError, UsageError
 from .home import sync_directory
@@ -24,6 +26,8 @@ from .home import sync_directory
 _BLOCK = tarfile.BLOCKSIZE
 _PIECE = 256 * 1024
 _END = bytes(2 * _BLOCK)
+#: Bytes that the headers of one entry may have; a name and a link of 4,096 characters take far less.
+_HEADERS = 1 << 20
 
 
 def stream(root: Path) -> Iterator[bytes]:
@@ -121,10 +125,13 @@ def unpack(archive: BinaryIO, root: Path) -> int:
     seen: set[str] = set()
     links: list[tuple[Path, str, int]] = []
     directories: list[tuple[Path, int]] = [(root, -1)]
+    metered = _Metered(archive)
     try:
-        with tarfile.open(fileobj=archive, mode="r:", format=tarfile.PAX_FORMAT) as tar:
-            while (info := tar.next()) is not None:
+        with tarfile.open(fileobj=cast("BinaryIO", metered), mode="r:", format=tarfile.PAX_FORMAT) as tar:
+            while (info := metered.header(tar)) is not None:
                 vars(tar)["members"] = []  # else it keeps every entry
+                if info.issparse() or tar.pax_headers:
+                    raise ProofError(f"entry {info.name[:200]!r} of the directory is sparse, or about others")
                 path = root / _checked(info.name, seen)
                 if info.isdir():
                     path.mkdir(mode=0o755)
@@ -135,14 +142,51 @@ def unpack(archive: BinaryIO, root: Path) -> int:
                     _write(tar, info, path)
                 else:
                     raise ProofError(f"entry {info.name!r} of the directory is no file, directory or link")
-    except (tarfile.TarError, UnicodeError, ValueError, FileNotFoundError, NotADirectoryError) as error:
+        _link(root, links)
+        for path, mtime in reversed(directories):
+            sync_directory(path)
+            if mtime >= 0:
+                os.utime(path, (mtime, mtime))
+    except _DAMAGE as error:
         raise ProofError(f"the directory's stream is damaged: {error}") from error
-    _link(root, links)
-    for path, mtime in reversed(directories):
-        sync_directory(path)
-        if mtime >= 0:
-            os.utime(path, (mtime, mtime))
     return len(seen)
+
+
+#: What a stream that nobody wrote in earnest has `tarfile` and the system say: no tar, times that there are
+#: not, headers of headers.
+_DAMAGE = (
+    *(tarfile.TarError, UnicodeError, ValueError, OverflowError, RecursionError),
+    *(FileNotFoundError, NotADirectoryError),
+)
+
+
+class _Metered:
+    """A file of which `header` reads a bounded number of bytes at a time. Other reading is not counted."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left: int | None = _HEADERS  # `tarfile.open` reads the first header
+
+    def header(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+        """The next entry, None after the last."""
+        self._left = _HEADERS
+        try:
+            return tar.next()
+        finally:
+            self._left = None
+
+    def read(self, size: int) -> bytes:
+        if self._left is not None:
+            if not 0 <= size <= self._left:
+                raise ProofError(f"the headers of an entry of the directory are over {_HEADERS} bytes")
+            self._left -= size
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _link(root: Path, links: list[tuple[Path, str, int]]) -> None:

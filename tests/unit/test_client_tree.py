@@ -141,3 +141,46 @@ def test_rights_that_nobody_should_get_are_dropped(tmp_path):
     info.mode = 0o6777
     tree.unpack(archive(info), tmp_path)
     assert stat.S_IMODE((tmp_path / "tool").stat().st_mode) == 0o755
+
+
+def sparse(size: int) -> io.BytesIO:
+    """A file of `size` zero bytes in a stream of a few KiB, as GNU tar writes it."""
+    info = entry("zeros")
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "zeros",
+        "GNU.sparse.realsize": str(size),
+    }
+    data = f"1\n{size}\n0\n".encode()
+    info.size = len(data)
+    return io.BytesIO(info.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % 512) + bytes(1024))
+
+
+def test_a_small_stream_does_not_become_a_file_that_fills_the_disk(tmp_path):
+    with pytest.raises(ProofError, match="sparse"):
+        tree.unpack(sparse(100 << 20), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_headers_that_would_fill_the_memory_are_not_read(tmp_path):
+    header = entry("x", tarfile.XHDTYPE, size=64 << 20).tobuf(tarfile.USTAR_FORMAT)
+    stream = io.BytesIO(header + bytes(64 << 20))
+    with pytest.raises(ProofError, match="headers"):
+        tree.unpack(stream, tmp_path)
+    assert stream.tell() < 1 << 20
+
+
+@pytest.mark.parametrize("time", ["inf", "nan", "1e30"])
+@pytest.mark.parametrize("type", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+def test_a_time_that_there_is_not_is_refused_in_one_line(time, type, tmp_path):
+    info = entry("a", type, "b" if type == tarfile.SYMTYPE else "")
+    info.pax_headers = {"mtime": time}
+    with pytest.raises(ProofError, match="damaged"):
+        tree.unpack(io.BytesIO(info.tobuf(tarfile.PAX_FORMAT) + bytes(1024)), tmp_path)
+
+
+def test_headers_of_headers_without_end_are_refused_in_one_line(tmp_path):
+    one = entry("x", tarfile.XHDTYPE, size=10).tobuf(tarfile.USTAR_FORMAT) + b"10 path=a\n" + bytes(502)
+    with pytest.raises(ProofError, match="damaged|headers"):
+        tree.unpack(io.BytesIO(one * 2000 + entry("a").tobuf() + bytes(1024)), tmp_path)
