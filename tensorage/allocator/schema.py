@@ -1,8 +1,4 @@
-"""The miner's database file: how it is opened, its versions, and what is said when it cannot be used.
-
-WAL with synchronous=FULL: what was committed survives a power cut, and readers never wait for the writer.
-`PRAGMA user_version` counts the migrations that were applied; a file of a later version is refused.
-"""
+"""The miner's database file: how it is opened, its versions, and what is said when it cannot be used."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from .. import sqlite
 from ..errors import StorageError, UsageError
 from .layout import Identity
 
@@ -174,19 +171,6 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; takes the write lock at once."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # SQLite itself has rolled back when the disk is full
-            db.execute("ROLLBACK")
-        raise
-
-
 def connect(path: Path) -> sqlite3.Connection:
     """A connection for one concern; the caller sees to it that one thread at a time uses it.
 
@@ -209,37 +193,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    version = _version(db)
-    if version > VERSION:
-        raise UsageError(
-            f"database {path} is of version {version}, this tensorage knows {VERSION}",
-            remedy="Update tensorage or use --restart",
-        )
-    if version == 0:
+    if sqlite.version(db) == 0:
         db.execute("PRAGMA page_size = 8192")  # three rows of `chunks` a page; no effect on an old file
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    if version < VERSION:
-        with transaction(db):
-            for number in range(_version(db), VERSION):
-                for statement in _statements(MIGRATIONS[number]):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {number + 1}")
-
-
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: `executescript` would commit the transaction around it."""
-    statement = ""
-    for line in script.splitlines():
-        statement += line.partition("--")[0] + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+    sqlite.prepare(db, path, MIGRATIONS, remedy="Update tensorage or use --restart")
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> UsageError:
@@ -289,7 +245,7 @@ def wipe(path: Path, identity: Identity) -> bool:
     except UsageError:
         return False
     try:
-        with transaction(db):
+        with sqlite.transaction(db):
             known = identity_of(db)
             for statement in _WIPE:
                 db.execute(statement)
@@ -324,7 +280,7 @@ def claim(db: sqlite3.Connection, path: Path, identity: Identity) -> None:
         UsageError: the database is another identity's.
     """
     try:
-        with transaction(db):
+        with sqlite.transaction(db):
             known = identity_of(db)
             if known is None:
                 _record(db, identity)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
 
-from .. import merkle
+from .. import merkle, sqlite
 from ..commitment import Commitment, Entry, SignedCommitment, first_commitment, next_commitment
 from ..encoding import HASH_SIZE
 from ..hashchain import Sign
@@ -124,7 +124,7 @@ class Store:
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` in one transaction."""
-        with self._lock, schema.storage_errors(self.path), schema.transaction(self._db):
+        with self._lock, schema.storage_errors(self.path), sqlite.transaction(self._db):
             return work(self._db)
 
     # Disks

@@ -19,13 +19,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from .. import sqlite
 from ..errors import StorageError, UsageError
 
 BUSY_SECONDS = 15.0
@@ -164,7 +164,7 @@ class Catalog:
                 f"{path} cannot be opened: {error}", remedy="Make it writable for this user"
             ) from error
         try:
-            self._prepare()
+            sqlite.prepare(self._db, self.path, MIGRATIONS)
         except sqlite3.Error as error:
             self._db.close()
             raise UsageError(
@@ -173,27 +173,6 @@ class Catalog:
         except BaseException:
             self._db.close()
             raise
-
-    def _prepare(self) -> None:
-        version = self._version()
-        if version > VERSION:
-            raise UsageError(
-                f"{self.path} is of version {version}, this tensorage knows {VERSION}",
-                remedy="Update tensorage",
-            )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        if version == VERSION:
-            return
-        with self._transaction():
-            for number in range(self._version(), VERSION):
-                for statement in _statements(MIGRATIONS[number]):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {number + 1}")
-
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def close(self) -> None:
         """Close the database; safe to call twice."""
@@ -208,17 +187,6 @@ class Catalog:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # SQLite itself has rolled back when the disk is full
-                self._db.execute("ROLLBACK")
-            raise
-
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             try:
@@ -229,7 +197,7 @@ class Catalog:
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             try:
-                with self._transaction():
+                with sqlite.transaction(self._db):
                     return work(self._db)
             except sqlite3.Error as error:
                 raise self._broken(error) from error
@@ -407,13 +375,3 @@ def _file(row: tuple[Any, ...]) -> FileRow:
 
 def _values(row: FileRow) -> tuple[Any, ...]:
     return tuple(getattr(row, column.name) for column in fields(FileRow))
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: `executescript` would commit the transaction around it."""
-    statement = ""
-    for line in script.splitlines():
-        statement += line.partition("--")[0] + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from .. import sqlite
 from ..chain.address import ss58
 from ..errors import StorageError, UsageError
 
@@ -258,31 +259,17 @@ class Database:
             return work(self._db)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._lock, _storage_errors(self.path), _transaction(self._db):
+        with self._lock, _storage_errors(self.path), sqlite.transaction(self._db):
             return work(self._db)
 
     def _prepare(self) -> None:
         db = self._db
         db.row_factory = sqlite3.Row
-        version = _version(db)
-        if version > VERSION:
-            raise UsageError(
-                f"{self.path} is of version {version}, this program knows {VERSION}",
-                remedy="Update tensorage",
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        if version < VERSION:
-            with _transaction(db):
-                for number in range(_version(db), VERSION):
-                    for statement in _statements(MIGRATIONS[number]):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {number + 1}")
+        sqlite.prepare(db, self.path, MIGRATIONS)
 
     def _claim(self, issuer: Issuer) -> None:
         ours = {"genesis": issuer.genesis.hex(), "netuid": str(issuer.netuid), "validator": issuer.hotkey}
-        with _transaction(self._db):
+        with sqlite.transaction(self._db):
             self._db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", list(ours.items()))
             found = {row["key"]: row["value"] for row in self._db.execute("SELECT key, value FROM meta")}
         for key, value in ours.items():
@@ -301,33 +288,6 @@ def _storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path} cannot be used: {error}", remedy="Check the space on its disk and its permissions"
         ) from error
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; takes the write lock at once."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # SQLite itself has rolled back when the disk is full
-            db.execute("ROLLBACK")
-        raise
-
-
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: `executescript` would commit the transaction around it."""
-    statement = ""
-    for line in script.splitlines():
-        statement += line.partition("--")[0] + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> UsageError:

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import sqlite
 from ..chain.address import ss58
 from ..commitment import SignedCommitment
 from ..encoding import ZERO_HASH, sha256, u64
@@ -424,16 +425,12 @@ class Ledger:
     @contextlib.contextmanager
     def _transaction(self) -> Generator[None, None, None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with sqlite.transaction(self._db):
                 yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._stored.clear()
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+        except BaseException as error:
+            self._stored.clear()
+            if not isinstance(error, sqlite3.Error):
                 raise
-        except sqlite3.Error as error:
             raise _unusable(self.path, "written", error) from error
 
 
@@ -467,7 +464,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
         db.row_factory = sqlite3.Row
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+        version = sqlite.version(db)
     except sqlite3.Error as error:
         raise _damaged(path, error) from error
     if version != schema.VERSION:
@@ -491,13 +488,7 @@ def _connect(path: Path, identity: LedgerIdentity) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: Path, identity: LedgerIdentity) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > schema.VERSION:
-        raise _other_version(path, version)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    for number, migration in enumerate(schema.MIGRATIONS[version:], start=version + 1):
-        db.executescript(f"BEGIN IMMEDIATE;{migration};PRAGMA user_version = {number};COMMIT;")
+    sqlite.prepare(db, path, schema.MIGRATIONS)
     db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", list(identity.meta().items()))
     found = dict(db.execute("SELECT key, value FROM meta").fetchall())
     for key, value in identity.meta().items():

@@ -27,7 +27,7 @@ LAYERS = [
         "coding",
         "yuma",
     },
-    {"conformance", "config", "simulate"},
+    {"conformance", "config", "simulate", "sqlite"},
     {"chain"},
     {"transport", "allocator", "registration"},
     {"service"},
