@@ -260,9 +260,9 @@ def set_removing(db: sqlite3.Connection, ticket: bytes, now: int) -> None:
 
 def drop_file(db: sqlite3.Connection, id: bytes, now: int) -> None:
     """A file is gone; its miners are to be told, unless they said already that they have it in the trash."""
-    db.execute("UPDATE files SET state = 'gone', until = NULL WHERE id = ?", (id,))
     db.execute("UPDATE shards SET state = 'gone', tell_at = ? WHERE file = ? AND trashed = 1", (now, id))
     remove_all(db, id, now, "issued", "stored", "lost")
+    db.execute("UPDATE files SET state = 'gone', until = NULL WHERE id = ?", (id,))  # last: see `given_up`
     db.execute("DELETE FROM places WHERE file = ?", (id,))
 
 

@@ -5,7 +5,8 @@ counts the migrations that were applied; a file of a later version is refused. K
 bytes, times are seconds since 1970 unless their name says ms. A file belongs to one validator on one subnet
 of one chain. Unlike the ledger it is opened by several processes: the validator, and commands beside it.
 
-`accounts.used` is counted by triggers, in leaves, so that a quota is checked without adding up shards.
+`accounts.used` is counted by triggers, in leaves, so that a quota is checked without adding up shards, and
+so is `given_up`: what a client gave back of an upload or out of the trash.
 """
 
 from __future__ import annotations
@@ -184,6 +185,22 @@ MIGRATIONS = (
         at     INTEGER NOT NULL,
         reason TEXT    NOT NULL
     ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE given_up (                   -- tickets that accounts gave back, and that run on
+        account INTEGER NOT NULL REFERENCES accounts,
+        day     INTEGER NOT NULL,             -- of their end, days since 1970
+        leaves  INTEGER NOT NULL,
+        PRIMARY KEY (account, day)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER ticket_given_up AFTER UPDATE OF state ON shards
+    WHEN old.state IN ('issued', 'stored') AND new.state IN ('removing', 'gone')
+        AND (SELECT state FROM files WHERE id = new.file) IN ('uploading', 'trash')
+    BEGIN
+        INSERT INTO given_up
+        SELECT account, new.expires / 86400, new.leaves FROM files WHERE id = new.file
+        ON CONFLICT (account, day) DO UPDATE SET leaves = leaves + excluded.leaves;
+    END;
     """,
 )
 VERSION = len(MIGRATIONS)

@@ -142,6 +142,7 @@ class FileStore(AccountRows, HoldingRows, ServingRows):
                 "DELETE FROM files WHERE state = 'gone'"
                 " AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.file = files.id)"
             )
+            db.execute("DELETE FROM given_up WHERE day < ?", (now // DAY,))
             forget_serving(db, now)
             return len(over)
 

@@ -5,6 +5,9 @@ ticket is only for a place that is kept, and neither avoiding miners nor drawing
 choose: it could bring its own miner bytes that need not be kept, since it can make them anew. Quota and
 ticket are one transaction. A serial is on the disk before anything is signed with it, and is never less than
 the time in microseconds, so that not even an older copy of the database repeats one.
+
+A ticket cannot be taken back: until it ends, its miner may show it for a chunk whose bytes its client could
+make anew. So what a client gives back frees its quota, but a bounded number of times (`GIVEN_UP_TIMES`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ STALLED_SECONDS = 86400
 MOST_OPEN_STRIPES = 64
 #: An account may draw so many miners in vain, and one more for each shard that it brings.
 DRAWS_IN_VAIN = 4096
+#: Tickets that an account gave back, and that run on, may be for so many times its quota, and so many bytes.
+GIVEN_UP_TIMES = 8
+GIVEN_UP_BYTES = 1 << 30
 #: A receipt's time may be so many seconds before its ticket or ahead of our clock.
 CLOCK_SKEW = 120
 
@@ -115,7 +121,8 @@ class UploadRows(FileRows):
             sign: signs with the validator's hotkey.
 
         Raises:
-            RequestError: "unknown"; "conflict": no such place, or stored otherwise; "forbidden": over quota.
+            RequestError: "unknown"; "conflict": no such place, or stored otherwise; "forbidden": over quota,
+                or too much was given up.
         """
         serial = self.next_serials(len(wanted), now)
 
@@ -147,7 +154,7 @@ class UploadRows(FileRows):
                 serial += 1
                 add_shard(db, file.id, stripe, item.number, place.coldkey, signed, now)
                 tickets.append(signed)
-            _check_quota(db, account)
+            _check_quota(db, account, now)
             db.execute("UPDATE files SET progressed = ? WHERE id = ?", (now, id))
             return tickets
 
@@ -255,12 +262,12 @@ class UploadRows(FileRows):
             if SigningKey(reader).public_key != file.access:
                 raise RequestError("malformed", "reader is not the seed of the file's access key")
             _check_whole(db, file, stripes, size)
+            remove_all(db, id, now, "issued")
             db.execute(
                 "UPDATE files SET state = 'stored', size = ?, stripe_count = ?, spread = ?, reader = ?,"
                 " progressed = ? WHERE id = ?",
                 (*told, now, id),
             )
-            remove_all(db, id, now, "issued")
             db.execute("DELETE FROM places WHERE file = ?", (id,))
             db.execute("DELETE FROM replaced WHERE file = ?", (id,))
             return own_file(db, id, account)
@@ -332,11 +339,21 @@ def _count_draws(db: sqlite3.Connection, account: int, count: int) -> None:
         raise RequestError("forbidden", f"{row['drawn'] - row['brought']} places were asked for and not used")
 
 
-def _check_quota(db: sqlite3.Connection, account: int) -> None:
+def _check_quota(db: sqlite3.Connection, account: int, now: int) -> None:
     row = db.execute("SELECT used, quota FROM accounts WHERE id = ?", (account,)).fetchone()
     used = row["used"] * seal.LEAF_SIZE
     if used > row["quota"]:
         raise RequestError("forbidden", f"over quota: {used} bytes of shards would be used of {row['quota']}")
+    given_up = db.execute(
+        "SELECT coalesce(sum(leaves), 0) FROM given_up WHERE account = ? AND day >= ?",
+        (account, now // 86400),
+    ).fetchone()[0]
+    if given_up * seal.LEAF_SIZE > GIVEN_UP_TIMES * row["quota"] + GIVEN_UP_BYTES:
+        raise RequestError(
+            "forbidden",
+            f"over quota: {given_up * seal.LEAF_SIZE} bytes of shards were given up that had longer to run; "
+            "wait for their end, and give files a nearer one",
+        )
 
 
 def _check_whole(db: sqlite3.Connection, file: FileRow, stripes: int, size: int) -> None:

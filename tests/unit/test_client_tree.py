@@ -182,5 +182,5 @@ def test_a_time_that_there_is_not_is_refused_in_one_line(time, type, tmp_path):
 
 def test_headers_of_headers_without_end_are_refused_in_one_line(tmp_path):
     one = entry("x", tarfile.XHDTYPE, size=10).tobuf(tarfile.USTAR_FORMAT) + b"10 path=a\n" + bytes(502)
-    with pytest.raises(ProofError, match="damaged|headers"):
+    with pytest.raises(ProofError, match=r"damaged|headers"):
         tree.unpack(io.BytesIO(one * 2000 + entry("a").tobuf() + bytes(1024)), tmp_path)

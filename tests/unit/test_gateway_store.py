@@ -21,7 +21,7 @@ from tensorage.gateway.files import TRASH_SECONDS
 from tensorage.gateway.rows import Wanted, file_id
 from tensorage.gateway.schema import Issuer
 from tensorage.gateway.store import FileStore
-from tensorage.gateway.uploads import MOST_OPEN_STRIPES, STALLED_SECONDS
+from tensorage.gateway.uploads import GIVEN_UP_TIMES, MOST_OPEN_STRIPES, STALLED_SECONDS
 from tensorage.keyauth import SigningKey
 from tensorage.ticket import SignedTicket, Stored
 
@@ -296,6 +296,50 @@ def test_a_client_that_draws_miners_and_brings_nothing_gets_no_more_of_them(stor
     honest = account(store, name="bob")
     for _ in range(6):
         Uploader(store, honest).stripe()
+
+
+def test_tickets_that_are_given_up_again_and_again_are_bounded_by_the_quota(store, monkeypatch):
+    monkeypatch.setattr("tensorage.gateway.uploads.GIVEN_UP_BYTES", 0)
+    upload = Uploader(store, account(store, quota=4 * SHARD))
+    upload.create()
+    miner = upload.place()[0].hotkey
+    good = 0
+    with pytest.raises(RequestError, match="given up"):
+        for _ in range(100):
+            upload.issue([Wanted(0, miner, os.urandom(32))])
+            good += 1
+    assert used(store) == SHARD
+    assert good == 1 + GIVEN_UP_TIMES * 4  # of which one counts as used
+
+
+def test_so_are_uploads_that_are_dropped_and_files_that_are_removed(store, monkeypatch):
+    monkeypatch.setattr("tensorage.gateway.uploads.GIVEN_UP_BYTES", 0)
+    who = account(store, quota=4 * SHARD)
+    for number in range(GIVEN_UP_TIMES):
+        upload = Uploader(store, who)
+        upload.stripe()
+        if number % 2:
+            upload.complete()
+        store.remove_file(upload.id, who, NOW)
+        store.expire(NOW + TRASH_SECONDS)
+        assert used(store) == 0
+    Uploader(store, who).stripe()  # the last that is given up fits exactly
+    store.remove_file(store.files(who, 0, 1)[0][0].id, who, NOW)
+    with pytest.raises(RequestError, match="given up"):
+        Uploader(store, who).stripe()
+    store.expire(LATER + 86400)
+    assert store._db.execute("SELECT count(*) FROM given_up").fetchone()[0] == 0
+
+
+def test_what_a_repair_replaces_is_not_given_up_by_its_client(store):
+    upload = Uploader(store, account(store))
+    lost = upload.stripe()[1]
+    upload.complete()
+    store.mark_lost(lost.ticket.hash, "gone", NOW)
+    wanted = Wanted(1, list(MINERS)[5], os.urandom(32))
+    signed = store.issue_repair(upload.id, 0, 16, wanted, "coldkey", VALIDATOR.sign, NOW)
+    store.replace_shard(upload.id, 0, 1, signed, receipt(signed), NOW)
+    assert store._db.execute("SELECT count(*) FROM given_up").fetchone()[0] == 0
 
 
 def test_stripes_that_wait_for_shards_are_bounded(store):
