@@ -44,6 +44,7 @@ class Shape:
         chunks: of 4 MiB that each miner keeps.
         block_seconds, tempo: of the chain; a miner may commit anew once a tempo.
         round_seconds: between two rounds of a validator.
+        plan_seconds: between two looks of a miner at its disk, and at who may use how much of it.
         miner_flags, validator_flags: what each is started with beside its own flags.
     """
 
@@ -53,6 +54,7 @@ class Shape:
     block_seconds: float = 0.25
     tempo: int = 20
     round_seconds: float = 2.0
+    plan_seconds: float = 2.0
     miner_flags: tuple[str, ...] = ()
     validator_flags: tuple[str, ...] = ()
 
@@ -120,7 +122,8 @@ class Network:
         ]
         if name in self.miners:
             size = f"--size_in_gb={shape.chunks * DEV.size / _GIB}"
-            command = ["miner", *common, size, "--seconds_per_reallocate=2", *shape.miner_flags]
+            plan = f"--seconds_per_reallocate={shape.plan_seconds}"
+            command = ["miner", *common, size, plan, *shape.miner_flags]
         else:
             command = ["validator", *common, f"--round_seconds={shape.round_seconds}", *shape.validator_flags]
         self._running[name] = self._processes.start(name, ["-m", "tensorage", *command, *flags])
