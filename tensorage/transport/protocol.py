@@ -10,7 +10,8 @@ few times a second for all connections) ends the ones that overstay:
               the peer would never read why
     idle      between an answer and the next request: uvicorn's own keep-alive timer
 
-It also caps connections, answers in JSON what h11 cannot parse, and keeps garbage out of the log.
+It also caps connections, answers in JSON what h11 cannot parse, and keeps garbage out of the log. A body that
+comes in crumbs, of which each costs h11 as much as many bytes do, is broken off.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _silent = logging.getLogger("tensorage.transport.connection")
 _silent.setLevel(logging.CRITICAL)
 
 Phase = Literal["headers", "request", "linger", "idle"]
+
+# Pieces in which any body may come, beside one for each so many bytes of it.
+_PIECES = 1024
+_PIECE_BYTES = 256
 
 # How much longer than the handler's time a socket may live, so that the refusal can still be sent.
 _GRACE_SECONDS = 1.0
@@ -77,6 +82,31 @@ class Connections:
             connection.transport.abort()
 
 
+class _CrumbsError(h11.RemoteProtocolError):
+    """A body in too many pieces."""
+
+
+class _Connection(h11.Connection):
+    """h11's state machine, which counts the pieces of each body."""
+
+    def __init__(self, role: type[h11.SERVER], max_headers: int) -> None:
+        super().__init__(role, max_headers)
+        self._pieces = 0
+        self._bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """The next event; _CrumbsError at a piece of a body that is one too many."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > _PIECES + self._bytes // _PIECE_BYTES:
+                raise _CrumbsError("a body in crumbs")
+        return event
+
+
 class AxonProtocol(H11Protocol):
     """uvicorn's h11 protocol with phases; see the module."""
 
@@ -89,6 +119,7 @@ class AxonProtocol(H11Protocol):
         self._phase: Phase = "headers"
         self._since = self.loop.time()
         self._deaf = False
+        self.conn = _Connection(h11.SERVER, shared.limits.max_headers)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -131,6 +162,8 @@ class AxonProtocol(H11Protocol):
         if getattr(error, "error_status_hint", 400) == 431:
             limit = self._shared.limits.max_headers
             self._refuse(HttpRefusal(431, f"request line and headers are over {limit} bytes"))
+        elif isinstance(error, _CrumbsError):
+            self._refuse(RequestError("malformed", "the body comes in too many pieces for its size"))
         else:
             self._refuse(RequestError("malformed", "this is not HTTP/1.1"))
 

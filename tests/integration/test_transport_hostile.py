@@ -112,6 +112,29 @@ async def test_a_body_that_stops_or_drips_is_given_up(tmp_path):
         assert time.monotonic() - started < 15
 
 
+async def test_a_body_in_crumbs_costs_no_more_than_its_first_thousand(tmp_path):
+    async with serving(tmp_path) as axon:
+        whole = head("POST", "/v1/echo", "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 65_000 + b"0\r\n\r\n"
+        before = time.process_time()
+        raw = await say(axon, whole)
+        assert parsed(raw) == (
+            400,
+            {"error": "malformed", "message": "the body comes in too many pieces for its size"},
+        )
+        assert time.process_time() - before < 0.3  # all of it took half a second and more
+        # A body in packets as small as there are, and one with a few small chunks, are no crumbs.
+        drops = b"".join(b"200\r\n" + b"x" * 512 + b"\r\n" for _ in range(100))
+        raw = await say(
+            axon,
+            head("POST", "/v1/echo", "Transfer-Encoding: chunked"),
+            drops,
+            b"1\r\nx\r\n" * 500,
+            b"0\r\n\r\n",
+        )
+        assert parsed(raw)[0] == 401
+        assert await serves(axon)
+
+
 async def test_a_peer_that_does_not_read_its_answer_is_dropped(tmp_path):
     async def large(call: Call) -> Reply:
         return bytes(50_000_000)
