@@ -12,23 +12,24 @@ class Crew:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended = asyncio.Event()
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have one more."""
-        self._tasks.add(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._ended.set())
 
     async def finish(self) -> None:
-        """Wait until all have ended, those too that others start meanwhile."""
+        """Wait until all have ended, those too that are started meanwhile."""
         try:
             while self._tasks:
-                done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-                if any(task.exception() is not None for task in done):
-                    break
-                self._tasks -= done
+                await self._ended.wait()
+                self._ended.clear()
+                for task in [task for task in self._tasks if task.done()]:
+                    self._tasks.remove(task)
+                    task.result()
         finally:
             for task in self._tasks:
                 task.cancel()
-            ended = await asyncio.gather(*self._tasks, return_exceptions=True)
-        for outcome in ended:
-            if isinstance(outcome, Exception):
-                raise outcome
+            await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -19,8 +19,10 @@ from .coder import Coder
 from .fetching import Fetcher
 from .plan import Unit, units
 
-#: Bytes of blocks that are fetched, or being fetched, ahead. Answers take as much again for a moment.
-AHEAD = 84 << 20
+#: Bytes of blocks that are fetched, or being fetched, ahead; answers take as much again for a moment. It begins
+#: with the first segment, which has the line to itself then; each unit that was handed on doubles it.
+AHEAD = 64 << 20
+_AT_FIRST = 512 << 10
 
 Write = Callable[[memoryview], None]
 T = TypeVar("T")
@@ -64,11 +66,11 @@ class Download:
         begin, left = opening.run.offset, opening.run.length
         plan = units(stripes(manifest.ciphertext, manifest.data_shards), begin, left)
         ahead: deque[tuple[Unit, asyncio.Task[list[memoryview]]]] = deque()
-        flying = 0
+        flying, window = 0, _AT_FIRST
         following = next(plan, None)
         try:
             while following is not None or ahead:
-                while following is not None and (not ahead or flying + following.size <= AHEAD):
+                while following is not None and (not ahead or flying + following.size <= window):
                     ahead.append((following, asyncio.create_task(self._fetch(following))))
                     flying += following.size
                     following = next(plan, None)
@@ -78,7 +80,7 @@ class Download:
                 done = await _whole(self._coder.run(_open, opening, blocks, skip, write))
                 del blocks, task
                 ahead.popleft()
-                flying -= unit.size
+                flying, window = flying - unit.size, min(2 * window, AHEAD)
                 self._progress(done)
         finally:
             for _, task in ahead:
