@@ -78,11 +78,22 @@ class PartFile:
             raise BusyError(
                 f"{self.path} is being fetched by another process", remedy="Let it finish, or stop it first"
             ) from error
+        if not self._is_part():  # what was opened may have its final name by now
+            raise BusyError(
+                f"{self.path} was fetched by another process just now", remedy="See whether it is there"
+            )
         if noted is not None and self._digest is not None:
             self._rehash(noted)
         os.ftruncate(self._fd, self.at)
         self._noted = self.at
         self._write_note()
+
+    def _is_part(self) -> bool:
+        """Whether the file that is open and locked is still the unfinished one."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(self.part))
+        except FileNotFoundError:
+            return False
 
     def _read_note(self) -> int | None:
         """Bytes that are there for sure; 0 of another file; None when there is no note."""
@@ -108,7 +119,7 @@ class PartFile:
     def _write_note(self) -> None:
         note = json.dumps({"tensorage_part": 1, "id": self._id.hex(), "bytes": self._noted})
         temporary = self._note.with_suffix(".tmp")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             os.write(fd, note.encode())
             os.fsync(fd)

@@ -1,5 +1,6 @@
 """Files that are being fetched, ranges, and the bounded memory of transfers."""
 
+import fcntl
 import json
 import os
 from hashlib import sha256
@@ -96,6 +97,34 @@ def test_a_file_of_somebody_else_is_left_alone(path):
 def test_two_gets_do_not_write_one_file(path):
     with part(path), pytest.raises(BusyError, match="another process"):
         part(path)
+
+
+def test_a_get_that_begins_as_another_ends_leaves_the_finished_file_alone(path, monkeypatch):
+    first = part(path)
+    first.write(memoryview(CONTENT))
+    first.check()
+    lock = fcntl.flock
+
+    def finish_first(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.finish()
+        first.close()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", finish_first)
+    with pytest.raises(BusyError, match="just now"):
+        part(path)
+    assert path.read_bytes() == CONTENT
+    assert [left.name for left in path.parent.iterdir()] == ["file"]
+
+
+def test_a_note_is_not_written_through_a_link(path):
+    other = path.with_name("other")
+    other.write_text("mine")
+    path.with_name("file.part.tmp").symlink_to(other)
+    with pytest.raises(UsageError, match="cannot be written"):
+        part(path)
+    assert other.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
