@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from ..chain.address import public_key
 from ..coding.keys import FileKeys
 from ..coding.manifest import MOST_MANIFEST, Manifest, ShardAt, StripeAt
 from ..coding.manifest import Gateway as GatewayAt
@@ -43,11 +44,33 @@ def known_file(catalog: Catalog | None, what: str) -> Known:
         return Known(manifest_of(catalog, row), row.key, row)
     if (link := _read(Path(what))) is not None:
         manifest, key = Manifest.parse_link(link)
+        _check_hotkeys(manifest)
         return Known(manifest, key, None)
     trashed = catalog.named(what, "trash") if catalog is not None else None
     if trashed is not None:
         raise UsageError(f"{what!r} is removed", remedy=f"Bring it back with: tensorage rm --undo {what}")
     raise UsageError(f"there is no file, id or link {what!r}", remedy="See what there is with: tensorage ls")
+
+
+def _check_hotkeys(manifest: Manifest) -> None:
+    """Check that the hotkeys in a link are addresses, and those of the miners that the tickets name.
+
+    Raises:
+        ProofError: one is not.
+    """
+    miners: dict[bytes, str] = {}
+    try:
+        public_key(manifest.gateway.hotkey)
+        for stripe in manifest.stripes:
+            for shard in stripe.shards:
+                miner = shard.signed.ticket.miner
+                if miners.setdefault(miner, shard.hotkey) != shard.hotkey:
+                    raise ProofError(f"the link names two hotkeys for the miner {miner.hex()}")
+        for miner, hotkey in miners.items():
+            if public_key(hotkey) != miner:
+                raise ProofError(f"the link names hotkey {hotkey} for a ticket of {miner.hex()}")
+    except ValueError as error:
+        raise ProofError(f"the link names a hotkey that is none: {error}") from error
 
 
 def row_of(catalog: Catalog, what: str) -> FileRow | None:
