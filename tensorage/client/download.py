@@ -19,8 +19,8 @@ from .coder import Coder
 from .fetching import Fetcher
 from .plan import Unit, units
 
-#: Bytes of blocks that are fetched, or being fetched, ahead; answers take as much again for a moment. It begins
-#: with the first segment, which has the line to itself then; each unit that was handed on doubles it.
+#: Bytes of blocks that are fetched, or being fetched, ahead; answers take as much again for a while. At first
+#: there is the first segment only; each unit that was handed on doubles what may be ahead.
 AHEAD = 64 << 20
 _AT_FIRST = 512 << 10
 
