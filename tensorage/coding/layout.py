@@ -14,8 +14,8 @@ each bit of u that is set is a stripe. As every stripe costs N uploads, u is rai
 fewest such bits that leaves the padding under 1 % of the file; where none does, it is less than one smallest
 stripe.
 
-A full stripe is known to be one before the size of the file is: whoever reads from a pipe cuts the same
-stripes (`StripeCutter`).
+A full stripe is known to be one before the size of the file is, so that whoever reads from a pipe cuts the
+same stripes.
 """
 
 from __future__ import annotations
@@ -148,72 +148,3 @@ def _where(stripes: list[Stripe], offset: int, end: int) -> Iterator[Extent]:
         taken = min(stripe.shard_size - start, end - at)
         yield Extent(stripe, shard, start, taken)
         at += taken
-
-
-class StripeCutter:
-    """Cuts ciphertext whose end is not known yet into the stripes that `stripes` would name.
-
-    Write each segment with `write`, or into the view that `reserve` gives, which saves a copy; after each,
-    `take` what became full, and `finish` at the end. A stripe comes with its bytes, in a buffer that is used
-    for nothing else; those of the rest share one.
-    """
-
-    def __init__(self, data_shards: int) -> None:
-        if data_shards < 1:
-            raise ProofError(f"stripes of {data_shards} data shards")
-        self._data_shards = data_shards
-        self._capacity = full_stripe(data_shards)
-        self._buffer: memoryview | None = None
-        self._used = 0
-        self._cut: list[tuple[Stripe, memoryview]] = []
-        self._full = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of ciphertext so far."""
-        return self._full * self._capacity + self._used
-
-    def reserve(self, size: int) -> memoryview | None:
-        """The place of the next `size` bytes, which the caller fills; None when a stripe ends within them."""
-        if self._used + size > self._capacity:
-            return None
-        start = self._used
-        view = self._room()[start : start + size]
-        self._advance(size)
-        return view
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Add bytes."""
-        rest = memoryview(data)
-        while rest:
-            fits = min(len(rest), self._capacity - self._used)
-            self._room()[self._used : self._used + fits] = rest[:fits]
-            self._advance(fits)
-            rest = rest[fits:]
-
-    def take(self) -> list[tuple[Stripe, memoryview]]:
-        """The stripes that became full since the last call, each with its bytes."""
-        cut, self._cut = self._cut, []
-        return cut
-
-    def finish(self) -> list[tuple[Stripe, memoryview]]:
-        """What `take` gives, and the stripes of the rest, padded with zero bytes. Nothing may follow."""
-        rest = _rest(self._used, self.size, self._data_shards)
-        start = self._full * self._capacity
-        for stripe in rest:
-            first = stripe.offset - start
-            self._cut.append((stripe, self._room()[first : first + stripe.size]))
-        return self.take()
-
-    def _room(self) -> memoryview:
-        if self._buffer is None:
-            self._buffer = memoryview(bytearray(self._capacity))
-        return self._buffer
-
-    def _advance(self, size: int) -> None:
-        self._used += size
-        if self._used == self._capacity:
-            leaves = full_leaves(self._data_shards)
-            stripe = Stripe(self._full, self._full * self._capacity, leaves, self._data_shards)
-            self._cut.append((stripe, self._room()))
-            self._buffer, self._used, self._full = None, 0, self._full + 1
