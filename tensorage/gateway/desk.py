@@ -139,8 +139,8 @@ class Desk:
     def _knows_reader(self, client: Client, path: Mapping[str, str]) -> bool:
         if client.kind == "key":
             file = self._lookup.file_of_access(client.public_key)
-            if file is not None:
-                return path.get("id") == file.id.hex()
+            if file is not None and path.get("id") == file.id.hex():
+                return True
         return self._knows_account(client, path)
 
     def _owner(self, client: Client) -> Account:

@@ -228,6 +228,10 @@ async def test_a_file_is_placed_stored_looked_up_and_removed_by_those_who_may(wo
                         await attempt
             with refused(409, "made in another way"):
                 await mallory.create(access)
+            # A file under somebody's own key takes nothing from them.
+            named = (await mallory.create(owner.key)).id
+            assert (await alice.calls.file(alice.peer, id)).id == id
+            await mallory.calls.remove(mallory.peer, named)
             for who, status in ((mallory, 404), (stranger, 403)):
                 with refused(status):
                     await who.calls.file(who.peer, id)
