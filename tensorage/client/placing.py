@@ -17,7 +17,7 @@ from ..coding.keys import FileKeys
 from ..coding.layout import Stripe
 from ..encoding import HASH_SIZE
 from ..errors import ProofError, TensorageError
-from ..ticket import SignedTicket, Stored
+from ..ticket import SignedTicket, Stored, Ticket
 from ..transport.dendrite import Late, Malformed, Peer, PeerError, Refused, Unreachable
 from ..transport.file_calls import MinerCalls
 from ..transport.file_messages import Place, ShardWanted
@@ -115,7 +115,9 @@ class Placer:
             places = [place for place in places if place.number < len(job.views) and place.number not in kept]
             if not places and shunned - avoid:  # rather one that failed elsewhere than none
                 places = await self._places(job.stripe, avoid)
-                places = [place for place in places if place.number not in kept]
+                places = [
+                    place for place in places if place.number < len(job.views) and place.number not in kept
+                ]
             if not places:
                 break
             avoid |= await self._round(job, places, layers, kept)
@@ -189,8 +191,8 @@ class Placer:
         tickets = await self._gateway.ask(
             lambda: calls.tickets(peer, self._row.id, stripe.number, stripe.leaves, wanted, deadline=DEADLINE)
         )
-        for place, signed in zip(places, tickets, strict=True):
-            self._check(place, signed)
+        for want, signed in zip(wanted, tickets, strict=True):
+            self._check(stripe, want, signed)
         uploads = {
             asyncio.create_task(self._bring(job, place, signed)): place
             for place, signed in zip(places, tickets, strict=True)
@@ -205,19 +207,22 @@ class Placer:
         layers[place.number] = miner
         return await self._coder.spread(job.views[place.number], job.stripe.number, place.number, change)
 
-    def _check(self, place: Place, signed: SignedTicket) -> None:
-        """Check that a ticket is for this file and place; its signature is for the miner to check."""
-        ticket, row = signed.ticket, self._row
-        told = (ticket.genesis, ticket.netuid, ticket.validator, ticket.client, ticket.miner)
-        due = (
-            row.genesis,
-            row.netuid,
-            self._gateway.public_key,
-            self._keys.access.public_key,
-            public_key(place.hotkey),
+    def _check(self, stripe: Stripe, wanted: ShardWanted, signed: SignedTicket) -> None:
+        """Check that a ticket is for this file, place and time; its signature is for the miner to check."""
+        row = self._row
+        due = Ticket(
+            genesis=row.genesis,
+            netuid=row.netuid,
+            validator=self._gateway.public_key,
+            client=self._keys.access.public_key,
+            miner=public_key(wanted.miner),
+            shard_root=wanted.root,
+            leaves=stripe.leaves,
+            expires=row.expires,
+            serial=signed.ticket.serial,
         )
-        if told != due:
-            raise GatewayError(f"the gateway gave a ticket for shard {place.number} that is for another")
+        if signed.ticket != due:
+            raise GatewayError(f"the gateway gave a ticket for shard {wanted.number} that is for another")
 
     async def _bring(self, job: Job, place: Place, signed: SignedTicket) -> ShardRow:
         """Upload one shard; what the miner has signed."""
