@@ -22,7 +22,7 @@ from .plan import Unit, units
 #: Bytes of blocks that are fetched, or being fetched, ahead; answers take as much again for a while. At first
 #: there is the first segment only; each unit that was handed on doubles what may be ahead.
 AHEAD = 64 << 20
-_AT_FIRST = 512 << 10
+_AT_FIRST = 320 << 10
 
 Write = Callable[[memoryview], None]
 T = TypeVar("T")

@@ -71,8 +71,9 @@ def _pieces(extent: Extent) -> Iterator[Unit]:
     """Aligned pieces, each a power of two of leaves, no smaller than the smallest shard."""
     at = extent.offset // seal.LEAF_SIZE // LEAST_LEAVES * LEAST_LEAVES
     end = -(-(extent.offset + extent.length) // (seal.LEAF_SIZE * LEAST_LEAVES)) * LEAST_LEAVES
-    most = FIRST_LEAVES
+    steps = [LEAST_LEAVES, FIRST_LEAVES]  # the segment, and its tag, which is in the next leaf
     while at < end:
+        most = steps.pop() if steps else extent.stripe.leaves
         count = min(at & -at or extent.stripe.leaves, most, 1 << ((end - at).bit_length() - 1))
         yield Unit(extent.stripe, (extent.number,), at, count)
-        at, most = at + count, extent.stripe.leaves
+        at += count
