@@ -19,6 +19,7 @@ from typing import Any
 from ..chain.auth import verify
 from ..chain.types import BlockRef, Metagraph
 from ..chain.wallet import Hotkey
+from ..service.clock import EvenClock
 from ..service.duty import repeat
 from ..service.quiet import Quiet
 from ..transport.axon import Axon
@@ -75,7 +76,7 @@ class Gateway:
         self._desk = Desk(
             store, lookup, self.directory, hotkey.sign, verify, removed=self._errands.set, clock=clock
         )
-        self._sweep = Sweep(store, calls, metagraph, clock=clock)
+        self._sweep = Sweep(store, calls, metagraph, clock=clock, believed=EvenClock("files", clock).is_even)
         self.caretaker = Caretaker(
             Care(
                 store=store,

@@ -36,6 +36,7 @@ class Sweep:
     Args:
         metagraph: the newest, without I/O; raises StaleChainError when it is too old.
         clock: seconds since 1970.
+        believed: whether things may end by that clock now.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Sweep:
         metagraph: Callable[[], Metagraph],
         *,
         clock: Callable[[], float] = time.time,
+        believed: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._calls = calls
         self._metagraph = metagraph
         self._clock = clock
+        self._believed = believed
 
     async def run(self) -> float:
         """Run what is due; the seconds until the next time.
@@ -73,6 +76,8 @@ class Sweep:
         Raises:
             StorageError: the database is away.
         """
+        if not self._believed():
+            return END_SECONDS
         ended = await asyncio.to_thread(self._store.expire, int(self._clock()))
         if ended:
             log.info("files ended count=%d", ended)

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from ..allocator.shards import ShardStore
+from ..service.clock import EvenClock
 from ..service.duty import repeat
 from .fill import Filler
 from .metrics import ShardMetrics
@@ -31,6 +32,7 @@ class Slots:
         self._filler = filler
         self._metrics = metrics
         self._again = asyncio.Event()
+        self._clock = EvenClock("shards")
         self._pruned = 0
         self._said_leaving = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="slots")
@@ -51,12 +53,8 @@ class Slots:
 
     def _work(self, now: int) -> bool:
         """One step; whether there is filler to be sealed again."""
-        moved, ended = self._shards.expire(now)
-        if moved or ended:
-            log.info("shards expired to_trash=%d ended=%d", moved, ended)
-        if now >= self._pruned + PRUNE_SECONDS:
-            self._shards.prune(now)
-            self._pruned = now
+        if self._clock.is_even():
+            self._expire(now)
         self._filler.settle()
         live, leaving = self._shards.live(), self._shards.leaving()
         self._metrics.kept(live)
@@ -64,6 +62,14 @@ class Slots:
             self._said_leaving = leaving
             log.info("leaving=%s shards=%d", leaving, live)
         return self._filler.has_holes()
+
+    def _expire(self, now: int) -> None:
+        moved, ended = self._shards.expire(now)
+        if moved or ended:
+            log.info("shards expired to_trash=%d ended=%d", moved, ended)
+        if now >= self._pruned + PRUNE_SECONDS:
+            self._shards.prune(now)
+            self._pruned = now
 
     def close(self) -> None:
         """Let the thread end."""
