@@ -176,7 +176,8 @@ class DevnetSubstrate:
     @property
     def _poll(self) -> float:
         """Seconds between looks at the file: soon after a block, and not more than fifty a second."""
-        return min(0.1, max(0.02, self._chain.block_time / 4))
+        block = self._chain.block_time
+        return min(max(0.1, block / 8), max(0.02, block / 4))
 
     def _ensure_producer(self) -> None:
         if not is_producing(self.path):
