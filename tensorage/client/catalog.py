@@ -167,9 +167,9 @@ class Catalog:
             sqlite.prepare(self._db, self.path, MIGRATIONS)
         except sqlite3.Error as error:
             self._db.close()
-            raise UsageError(
-                f"{path} cannot be used: {error}", remedy="Restore it from a copy; it holds your files' keys"
-            ) from error
+            full = "disk is full" in str(error)
+            remedy = "Make room there" if full else "Restore it from a copy; it holds your files' keys"
+            raise UsageError(f"{path} cannot be used: {error}", remedy=remedy) from error
         except BaseException:
             self._db.close()
             raise

@@ -173,6 +173,10 @@ class Gateway:
             remedy = "Remove files with: tensorage rm, or ask the validator for more"
         elif error.status in (401, 403):
             remedy = "Check the API key, or the hotkey that the validator has an account for"
+        elif error.status == 404 and "no such path" in str(error):
+            remedy = f"{self.endpoint} is no gateway: name a validator's with --gateway"
+        elif "have room" in str(error):
+            remedy = "Try again in a few minutes, or take fewer with --data-shards and --parity-shards"
         return GatewayError(f"the gateway refuses: {error}", remedy=remedy)
 
 

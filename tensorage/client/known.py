@@ -43,13 +43,32 @@ def known_file(catalog: Catalog | None, what: str) -> Known:
     if row is not None and catalog is not None:
         return Known(manifest_of(catalog, row), row.key, row)
     if (link := _read(Path(what))) is not None:
-        manifest, key = Manifest.parse_link(link)
+        try:
+            manifest, key = Manifest.parse_link(link)
+        except ProofError as error:
+            _check_state(catalog, what)
+            raise ProofError(
+                f"{what!r} is no file of yours, and no good as a link: {error}",
+                remedy="Ask for the link again, or see your files with: tensorage ls",
+            ) from error
         _check_hotkeys(manifest)
         return Known(manifest, key, None)
-    trashed = catalog.named(what, "trash") if catalog is not None else None
-    if trashed is not None:
-        raise UsageError(f"{what!r} is removed", remedy=f"Bring it back with: tensorage rm --undo {what}")
+    _check_state(catalog, what)
     raise UsageError(f"there is no file, id or link {what!r}", remedy="See what there is with: tensorage ls")
+
+
+def _check_state(catalog: Catalog | None, what: str) -> None:
+    """Check that no file of that name is on its way or in the trash.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if catalog is None:
+        return
+    if catalog.named(what, "uploading") is not None:
+        raise UsageError(f"{what!r} is not stored completely", remedy="Go on with the put that began it")
+    if catalog.named(what, "trash") is not None:
+        raise UsageError(f"{what!r} is removed", remedy=f"Bring it back with: tensorage rm --undo {what}")
 
 
 def _check_hotkeys(manifest: Manifest) -> None:

@@ -153,6 +153,10 @@ def _wanted(catalog: Catalog, what: str, *, undo: bool) -> FileRow:
             return row
     if by_id is not None and by_id.state in states:
         return by_id
+    if not undo and catalog.named(what, "trash") is not None:
+        raise UsageError(
+            f"{what!r} is removed already", remedy=f"Bring it back with: tensorage rm --undo {what}"
+        )
     raise UsageError(
         f"there is no {'removed ' if undo else ''}file {what!r}",
         remedy="See what there is with: tensorage ls --all",

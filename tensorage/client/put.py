@@ -65,7 +65,10 @@ def name_of(path: Path, name: str | None) -> str:
     try:
         check_name(name)
     except ProofError as error:
-        raise UsageError(error.message, remedy="Choose another with --name") from error
+        raise UsageError(
+            error.message,
+            remedy='Choose another with --name: no control characters, no part empty, "." or ".."',
+        ) from error
     return name
 
 

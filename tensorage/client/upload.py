@@ -20,7 +20,7 @@ from ..coding.layout import Stripe, full_leaves
 from ..coding.stream import ciphertext_size
 from ..errors import TensorageError, UsageError
 from ..transport.file_calls import MinerCalls
-from ..transport.file_messages import CompleteFile
+from ..transport.file_messages import MOST_SHARDS, CompleteFile
 from .catalog import Catalog, FileRow
 from .coder import Coder
 from .crew import Crew
@@ -52,12 +52,14 @@ class Outcome:
 
 
 def check_fits(data_shards: int, parity_shards: int) -> None:
-    """Check that a stripe fits into the memory that a client takes.
+    """Check that a stripe has no more shards than one may have, and fits into the memory that a client takes.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it has, or does not.
     """
     shards, size = data_shards + parity_shards, full_leaves(data_shards) * seal.LEAF_SIZE
+    if shards > MOST_SHARDS:
+        raise UsageError(f"{shards} shards are too many", remedy=f"Take at most {MOST_SHARDS} in all")
     if shards * size > BUDGET:
         raise UsageError(
             f"{shards} shards of a stripe take {shards * size >> 20} MiB of memory",

@@ -60,7 +60,8 @@ class FileRows(Database):
             if data_shards + parity_shards > most:
                 raise RequestError(
                     "conflict",
-                    f"{data_shards} + {parity_shards} shards need as many owners of miners; {most} have room",
+                    f"{data_shards} + {parity_shards} shards need miners of as many owners,"
+                    f" of which {most} have room",
                 )
             open_files = db.execute(
                 "SELECT count(*) FROM files WHERE account = ? AND state = 'uploading'", (account,)

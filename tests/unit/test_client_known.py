@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 from tensorage.chain.address import ss58
+from tensorage.client.catalog import Catalog, FileRow
 from tensorage.client.known import known_file
 from tensorage.coding.keys import FileKeys
 from tensorage.coding.manifest import Gateway, Manifest, ShardAt, StripeAt
-from tensorage.errors import ProofError
+from tensorage.errors import ProofError, UsageError
 from tensorage.ticket import SignedTicket, Ticket
 
 KEY, MINER, GENESIS = bytes(range(32)), bytes([7] * 32), bytes(32)
@@ -61,3 +62,38 @@ def test_so_is_one_that_gives_a_miner_two_hotkeys(tmp_path):
     link.write_bytes(two.link(KEY))
     with pytest.raises(ProofError, match="two hotkeys"):
         known_file(None, str(link))
+
+
+def test_a_local_file_that_is_no_link_is_named_with_a_remedy(tmp_path):
+    other = tmp_path / "photo.jpg"
+    other.write_bytes(b"no link")
+    with pytest.raises(ProofError, match=r"photo\.jpg.*tensorage ls"):
+        known_file(None, str(other))
+
+
+@pytest.mark.parametrize("source_is_here", [False, True])
+def test_a_name_whose_upload_is_not_complete_is_said_to_be_that(source_is_here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if source_is_here:
+        (tmp_path / "a").write_bytes(b"what is being put")
+    with Catalog(tmp_path / "files.sqlite") as catalog:
+        catalog.begin(
+            FileRow(
+                id=bytes(16),
+                name="a",
+                key=KEY,
+                kind="file",
+                state="uploading",
+                data_shards=1,
+                parity_shards=0,
+                created=1,
+                expires=10**10,
+                genesis=GENESIS,
+                netuid=7,
+                gateway_hotkey=ss58(MINER),
+                gateway_ip="192.0.2.2",
+                gateway_port=8091,
+            )
+        )
+        with pytest.raises(UsageError, match="not stored completely"):
+            known_file(catalog, "a")
