@@ -11,6 +11,10 @@ from typing import Any
 from ..encoding import from_hex
 from ..errors import ProofError
 
+#: Objects and lists, each of which takes some 64 bytes of memory: as many as a name may have brackets, and
+#: one for each so many bytes. The smallest stripe has 36 bytes and two of them.
+_BRACKETS = 2048
+_BRACKET_BYTES = 12
 _HOTKEY = re.compile(r"[1-9A-HJ-NP-Za-km-z]{48}")
 
 
@@ -31,6 +35,8 @@ def read_canonical(data: bytes, fields: set[str], most: int) -> dict[str, Any]:
     """
     if len(data) > most:
         raise ManifestError(f"a manifest of {len(data)} bytes, at most {most} are read")
+    if data.count(b"[") + data.count(b"{") > _BRACKETS + len(data) // _BRACKET_BYTES:
+        raise ManifestError("the bytes are no manifest: they are little but brackets")
     try:
         value = json.loads(data.decode("ascii"))
         one_spelling = isinstance(value, dict) and canonical(value) == data

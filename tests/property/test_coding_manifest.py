@@ -183,6 +183,19 @@ def test_bytes_that_are_no_manifest_are_refused_in_one_way(text):
         Manifest.parse_link(text)
 
 
+@pytest.mark.parametrize("crumb", [b"[]", b"{}", b'{"":[]}'])
+def test_a_link_that_would_take_many_times_its_size_in_memory_is_refused_unread(crumb, monkeypatch):
+    monkeypatch.setattr("json.loads", lambda text: pytest.fail("it was read"))
+    crumbs = b",".join([crumb] * 100_000)
+    with pytest.raises(ManifestError, match="brackets"):
+        Manifest.parse_link(b'{"key":"","mac":"","manifest":[' + crumbs + b'],"tensorage_link":1}')
+
+
+def test_a_name_may_have_as_many_brackets_as_it_has_characters():
+    made = manifest(KEY, "[" * 1024, 3, 2, 1, set())
+    assert Manifest.parse_link(made.link(KEY)) == (made, KEY)
+
+
 @pytest.mark.parametrize(
     "name", ["", "/a", "a/", "a//b", "..", "a/../b", ".", "a\nb", "a\0", "\udc80", "x" * 1025]
 )
