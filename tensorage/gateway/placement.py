@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from ..encoding import sha256, tag
@@ -48,6 +49,7 @@ class Taken:
     network: str
 
 
+@lru_cache(maxsize=4096)  # of all miners, whenever anybody asks what the network can bear
 def network_of(ip: str) -> str:
     """The network that an address counts as: its /24, or its /48 of IPv6."""
     address = ip_address(ip)

@@ -75,6 +75,14 @@ def test_addresses_are_grouped_by_what_one_tenant_usually_has():
     assert network_of("::ffff:203.0.113.9") == network_of("203.0.113.9")
 
 
+def test_the_networks_of_all_miners_are_not_worked_out_for_everyone_who_asks():
+    miners = [f"203.0.{number}.1" for number in range(256)]
+    networks = [network_of(ip) for ip in miners]
+    known = network_of.cache_info().hits
+    assert [network_of(ip) for ip in miners] == networks and len(set(networks)) == 256
+    assert network_of.cache_info().hits == known + 256
+
+
 def test_a_small_network_gets_the_widest_spread_at_the_same_rate_and_is_told():
     assert [bearable(n) for n in (0, 1, 2, 3, 12, 29, 30, 200)] == [
         (1, 0),
