@@ -184,6 +184,12 @@ class Put:
             self._tell(info.note)
         data_shards, parity_shards = self._request.code or (info.data_shards, info.parity_shards)
         check_fits(data_shards, parity_shards)
+        if not parity_shards and self._request.code is None:
+            raise GatewayError(
+                "only one owner's miners have room: a file would be gone with them",
+                remedy="Wait until more miners have room, or say that you want it: --data-shards 1 "
+                "--parity-shards 0",
+            )
         now = int(time.time())
         seconds = min(self._request.seconds, info.max_expiry_seconds)
         if seconds < self._request.seconds:

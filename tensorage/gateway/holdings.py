@@ -211,6 +211,17 @@ class HoldingRows(UploadRows):
 
         self._write(work)
 
+    def let_go(self, ticket: bytes, now: int) -> None:
+        """A stored shard goes without another one in its place; its miner is to be told."""
+
+        def work(db: sqlite3.Connection) -> None:
+            known = shard_of(db, ticket)
+            if known is not None and known.state == "stored":
+                set_removing(db, ticket, now)
+                _sicken(db, ticket)
+
+        self._write(work)
+
     def replace_shard(
         self, id: bytes, stripe: int, number: int, signed: SignedTicket, stored: Stored, now: int
     ) -> None:

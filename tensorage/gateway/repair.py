@@ -2,7 +2,8 @@
 
     lost     no miner has it: made anew as soon as there is a miner for it
     failed   its miner does not answer: made anew when the stripe is below its threshold, K + ceil(M / 2)
-    leaving  its miner says that it leaves: copied to another one first, and only then removed there
+    leaving  its miner says that it leaves: copied to another one first, and only then removed there; where
+             nobody else is to be had for long, the stripe does without it down to its threshold
 
 Rules. One stripe at a time, a few shards of it at a time. The ticket of a new shard is in the database before
 its miner hears of it; with the miner's receipt it takes the old one's place in one transaction, which also
@@ -26,7 +27,7 @@ from .care import Care
 from .health import Health
 from .placement import Candidate, Taken, choose, network_of
 from .rebuild import RebuildError, copy, layered, rebuild
-from .rows import FileRow, StripeRow, Wanted
+from .rows import FileRow, ShardRow, StripeRow, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ STRIPES = 64
 #: Rounds for which a miner that did not take a shard gets no other.
 SHUN_ROUNDS = 12.0
 _LONGEST_ROUNDS = 12.0
+#: Attempts in vain, 15 rounds in all, after which a miner that leaves is not kept waiting for another one.
+PATIENCE = 4
 _UPLOAD_SECONDS = 30.0
 
 
@@ -86,6 +89,16 @@ def plan(
         for number in numbers
         if number in chosen
     ]
+
+
+def spared(stripe: StripeRow, leaving: Collection[str], moves: Sequence[Move]) -> list[ShardRow]:
+    """The shards of miners that leave which nobody takes over, and the stripe can do without. Pure.
+
+    Every owner with room may have a shard of the stripe already: a miner would wait for ever.
+    """
+    moved = {move.number for move in moves}
+    held = [row for row in stripe.shards if row.state == "stored" and row.hotkey in leaving]
+    return [row for row in held if row.number not in moved][: max(0, stripe.healthy - stripe.threshold)]
 
 
 class Repairer:
@@ -145,7 +158,18 @@ class Repairer:
                 self._later.pop(key, None)
             else:
                 self._put_off(key, "" if moves else "there is no miner for it")
+                if self._later[key].times >= PATIENCE:
+                    await self._let_go(stripe, moves)
         return done > 0
+
+    async def _let_go(self, stripe: StripeRow, moves: Sequence[Move]) -> None:
+        care = self._care
+        for row in spared(stripe, care.market.leaving(), moves):
+            await care.db(care.store.let_go, row.ticket, care.now())
+            log.info(
+                "shard let go of a leaving miner file=%s stripe=%d number=%d hotkey=%s",
+                *(stripe.file.id.hex(), stripe.number, row.number, row.hotkey),
+            )
 
     async def _asked_again(self, stripe: StripeRow) -> StripeRow | None:
         """The stripe after those that failed were asked once more, if they would be replaced for it.

@@ -7,6 +7,7 @@ import asyncio
 from care_net import cared
 
 from tensorage.errors import RequestError
+from tensorage.gateway.repair import PATIENCE
 
 
 async def test_a_shard_with_wrong_bytes_is_found_at_that_shard_replaced_and_reported(tmp_path):
@@ -120,6 +121,26 @@ async def test_a_miner_that_leaves_keeps_its_shards_until_others_have_them(tmp_p
         assert old <= waiting
         # Copied from the miner itself, not made anew from others.
         assert all(("piece", "hotkey") not in holder.asked for holder in others)
+
+
+async def test_a_miner_that_leaves_is_let_go_when_no_owner_is_left_and_the_stripe_can_bear_it(tmp_path):
+    async with cared(tmp_path, 5) as net:
+        put = await net.put(2, 5)
+        first, second = (net.holder(net.stored(put)[number]) for number in (0, 1))
+        first.leaving = True
+        await net.refresh()
+        for _ in range(PATIENCE):
+            assert [row.state for row in net.store.shards_of_miner(first.ss58)] == ["stored"]
+            await net.caretaker.repairer.run()
+            net.clock.rounds(20)
+        (let_go,) = net.store.shards_of_miner(first.ss58)
+        assert let_go.state == "removing"
+        second.leaving = True  # with it, the stripe would fall below its threshold
+        await net.refresh()
+        for _ in range(PATIENCE + 2):
+            await net.caretaker.repairer.run()
+            net.clock.rounds(20)
+        assert [row.state for row in net.store.shards_of_miner(second.ss58)] == ["stored"]
 
 
 async def test_a_stripe_with_too_few_shards_waits_and_is_made_good_when_they_are_back(tmp_path):
