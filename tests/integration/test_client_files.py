@@ -188,6 +188,24 @@ def test_a_directory_comes_back_by_a_link_without_any_account(network, alice, tm
     assert not [path for path in tmp_path.iterdir() if path.name.endswith((".part", ".json"))]
 
 
+def test_a_hotkey_finds_its_gateway_on_the_chain(network, alice, tmp_path):
+    miner = network.miners[0]
+    named = ["gateway", "keys", "create", "bob", "--quota=1TB", f"--hotkey={network.hotkey(miner)}"]
+    assert alice.run(*named, *network.stage.flags(alice.validator)).code == 0
+    path = random_file(tmp_path / "file", 100_000)
+    command = ["put", str(path), "--name=signed", "--json", *CODE, *network.chain_flags]
+    command += [f"--wallet.name={miner}", f"--wallet.path={network.stage.wallets}"]
+    nothing = {"TENSORAGE_API_KEY", "TENSORAGE_GATEWAY"}
+    environment = {name: value for name, value in os.environ.items() if name not in nothing}
+    bob = alice.start(*command, env={**environment, "TENSORAGE_HOME": str(tmp_path / "bob")})
+    stdout, stderr = bob.communicate(timeout=120)
+    assert bob.returncode == 0, stderr
+    assert json.loads(stdout)["gateway"] == alice.gateway
+    back = alice.run("get", "signed", "-o", str(tmp_path / "back"), f"--home={tmp_path / 'bob'}")
+    assert back.code == 0, back.stderr
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
 def test_a_removed_file_is_gone_until_it_is_brought_back(alice, tmp_path):
     path = random_file(tmp_path / "file", 100_000)
     id = alice.put(path, "removed", *CODE).json()["id"]
