@@ -383,10 +383,6 @@ class ShardStore:
 
     # Retrievals
 
-    def add_retrieval(self, retrieval: Retrieval, validator: bytes, now: int) -> None:
-        """Keep one retrieval; many are kept with `add_retrievals`, which flushes once."""
-        self.add_retrievals([(retrieval, validator)], now)
-
     def add_retrievals(self, records: Sequence[tuple[Retrieval, bytes]], now: int) -> None:
         """Keep retrievals, each with the public key of its ticket's validator."""
         self._writing.write(lambda db: retrievals.add(db, records, now))
