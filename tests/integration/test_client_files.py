@@ -67,8 +67,13 @@ def wait_until_whole(network: Network, alice: Customer, probe: Path) -> None:
 
 
 def put_with_room(network: Network, customer: Customer, path: Path, name: str) -> None:
-    """Put, again while the gateway has not heard from miners that were just started."""
-    network.wait(f"room for {name}", lambda: customer.put(path, name, *CODE, "--replace").code == 0, 240)
+    """Put whole, again while the gateway has not heard from miners that were just started."""
+
+    def whole() -> bool:
+        outcome = customer.put(path, name, *CODE, "--replace")
+        return outcome.code == 0 and outcome.json()["short_stripes"] == 0
+
+    network.wait(f"room for {name}", whole, 240)
 
 
 def random_file(path: Path, size: int) -> Path:
