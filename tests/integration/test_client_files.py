@@ -25,7 +25,7 @@ STRIPE = K << 22
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    with Network(tmp_path_factory.mktemp("net"), Shape(miners=MINERS, chunks=80)) as running:
+    with Network(tmp_path_factory.mktemp("net"), Shape(miners=MINERS, chunks=96)) as running:
         running.wait_until_proven()
         yield running
 
@@ -34,7 +34,7 @@ def network(tmp_path_factory):
 def alice(network, tmp_path_factory) -> Customer:
     home = tmp_path_factory.mktemp("home")
     customer = Customer(network, home / "alice")
-    wait_until_whole(network, customer, random_file(home / "probe", 1000))
+    put_whole(network, customer, random_file(home / "probe", 1000), "probe")
     return customer
 
 
@@ -52,28 +52,17 @@ def killed(network, alice, tmp_path):
     for name in gone:
         network.start(name)
     if gone:
-        probe = random_file(tmp_path / "probe", 1000)
-        wait_until_whole(network, alice, probe)
+        put_whole(network, alice, random_file(tmp_path / "probe", 1000), "probe")
 
 
-def wait_until_whole(network: Network, alice: Customer, probe: Path) -> None:
-    """Wait until what is put has all of its shards."""
-
-    def whole() -> bool:
-        outcome = alice.put(probe, "probe", *CODE, "--replace")
-        return outcome.code == 0 and outcome.json()["short_stripes"] == 0
-
-    network.wait("room on all miners", whole, 240)
-
-
-def put_with_room(network: Network, customer: Customer, path: Path, name: str) -> None:
-    """Put whole, again while the gateway has not heard from miners that were just started."""
+def put_whole(network: Network, customer: Customer, path: Path, name: str) -> None:
+    """Put with all shards, again while the gateway has not heard from miners that were just started."""
 
     def whole() -> bool:
         outcome = customer.put(path, name, *CODE, "--replace")
         return outcome.code == 0 and outcome.json()["short_stripes"] == 0
 
-    network.wait(f"room for {name}", whole, 240)
+    network.wait(f"room for {name} on all miners", whole, 240)
 
 
 def random_file(path: Path, size: int) -> Path:
@@ -389,7 +378,7 @@ def test_a_file_outlives_the_loss_of_m_miners_while_it_is_put(network, alice, tm
 
 def test_a_file_is_read_while_m_miners_are_killed_and_hang(network, alice, tmp_path, killed):
     path = random_file(tmp_path / "file", 10 * STRIPE)
-    put_with_room(network, alice, path, "survives")
+    put_whole(network, alice, path, "survives")
     network.hold(network.miners[0])
     try:
         process = alice.start("get", "survives", "-o", str(tmp_path / "back"))
@@ -409,7 +398,7 @@ def test_a_file_is_read_while_m_miners_are_killed_and_hang(network, alice, tmp_p
 def test_a_full_account_is_told_so_and_what_was_stored_stays(network, tmp_path):
     poor = Customer(network, tmp_path / "poor", quota="40MB")
     small, large = random_file(tmp_path / "small", 100_000), random_file(tmp_path / "large", 3 * STRIPE)
-    put_with_room(network, poor, small, "small")
+    put_whole(network, poor, small, "small")
     refused = poor.put(large, "large", *CODE)
     assert refused.code == 1 and "quota" in refused.stderr and refused.stderr.count("error") == 1
     assert poor.get("small", tmp_path / "back").code == 0
