@@ -94,7 +94,9 @@ def conformance(
     """Print the vector of INPUT.json, to be compared with another implementation's.
 
     INPUT.json has {genesis, netuid, miner, validator, profile, sectors: [0, 1, ...], commitment:
-    {seq, prev_hash, block}, challenge: {block_hash, round, hops}}, bytes in lower-case hex.
+    {seq, prev_hash, block}, challenge: {block_hash, round, hops}}, bytes in lower-case hex. For the log of a
+    dataset it has {kind: "dataset-v2", id, owner, entries: [{manifest_hash, file_hash, size, chunk_root,
+    time}, ...]} or {kind: "dataset-v1", private_key, entries: [{manifest_hash, file_hash, size}, ...]}.
 
     Example: tensorage conformance tests/vectors/pos-v1-dev.input.json
     """

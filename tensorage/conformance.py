@@ -1,7 +1,8 @@
 """Test vectors: what the protocol makes of an input, for comparing another implementation with this one.
 
 The shape of input and output is that of tests/vectors/pos-v1-dev.json: every derived value, from sector ids
-to the end of a walk, from the smallest set of ingredients.
+to the end of a walk, from the smallest set of ingredients. An input with a `kind` is of a dataset's version
+log, in the shapes of tests/vectors/dataset-log.json.
 """
 
 from __future__ import annotations
@@ -60,12 +61,18 @@ class VectorInput(_Model):
 def vector(document: Any) -> dict[str, Any]:
     """The vector for an input {genesis, netuid, miner, validator, profile, sectors, commitment, challenge}.
 
+    One with a `kind` is of a dataset: {kind: "dataset-v1", private_key, entries} or {kind: "dataset-v2", id,
+    owner, entries}.
+
     Raises:
         UsageError: the input has another shape.
     """
     try:
-        given = VectorInput.model_validate(document)
-        return _vector(given)
+        if isinstance(document, dict) and "kind" in document:
+            from .dataset import vectors  # noqa: PLC0415 - loads the SDK, for its keys
+
+            return vectors.vector(document)
+        return _vector(VectorInput.model_validate(document))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "all of it"

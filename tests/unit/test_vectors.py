@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from tensorage.cli import conformance_app
 from tensorage.conformance import vector
 from tensorage.errors import UsageError
 
@@ -23,6 +25,41 @@ def test_the_published_vector_follows_from_its_ingredients():
 def test_sectors_stand_in_ascending_order_however_they_are_given():
     shuffled = ingredients() | {"sectors": [2, 0, 1]}
     assert vector(shuffled) == vector(ingredients())
+
+
+@pytest.mark.parametrize(
+    "published", json.loads((VECTORS / "dataset-log.json").read_text()), ids=lambda v: v["input"]["kind"]
+)
+def test_the_published_vectors_of_a_version_log_follow_from_their_ingredients(published, tmp_path):
+    assert vector(published["input"]) == published["output"]
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps(published["input"]))
+    printed = CliRunner().invoke(conformance_app, [str(path)])
+    assert printed.exit_code == 0 and json.loads(printed.stdout) == published["output"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"kind": "dataset-v3"}, "dataset-v3"),
+        ({"kind": ["dataset-v2"]}, "kind"),
+        ({"id": "../etc"}, "id"),
+        ({"owner": "0x" + "A" * 40}, "owner"),
+        ({"entries": []}, "entries"),
+        ({"private_key": "00"}, "private_key"),
+    ],
+)
+def test_an_input_of_a_version_log_that_is_wrong_is_refused_by_name(change, named):
+    published = json.loads((VECTORS / "dataset-log.json").read_text())[1]["input"]
+    with pytest.raises(UsageError, match=named):
+        vector(published | change)
+
+
+@pytest.mark.parametrize("key", ["00" * 32, "ff" * 32])
+def test_a_number_that_is_no_key_is_refused(key):
+    published = json.loads((VECTORS / "dataset-log.json").read_text())[0]["input"]
+    with pytest.raises(UsageError, match="secp256k1"):
+        vector(published | {"private_key": key})
 
 
 @pytest.mark.parametrize(
