@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .. import merkle, seal
+from ..direct import open_file, write_at
 from ..seal import Profile
 from .layout import UNFINISHED
 
-_DIRECT: int = getattr(os, "O_DIRECT", 0)
 _GROUP_HEIGHT = 4
 _PUNCH_HOLE_KEEP_SIZE = 0x03  # flags of fallocate(2)
 
@@ -49,29 +48,18 @@ def group_nodes(chunk: memoryview | bytes) -> bytes:
     return b"".join(merkle.level(merkle.leaf_hashes(chunk, seal.LEAF_SIZE), _GROUP_HEIGHT))
 
 
-def _open(path: Path, flags: int) -> tuple[int, bool]:
-    """Open without the page cache where that works; (descriptor, whether it does)."""
-    if _DIRECT:
-        try:
-            return os.open(path, flags | _DIRECT | os.O_CLOEXEC, 0o644), True
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-    return os.open(path, flags | os.O_CLOEXEC, 0o644), False
-
-
-class SectorWriter:
-    """Writes one sector file. `finish` puts it in its place; until then, `discard` leaves no trace.
+class NewFile:
+    """A file that is written under another name, allocated whole before the first byte.
 
     Raises:
-        OSError: from any method; ENOSPC already from the constructor, which allocates the whole file.
+        OSError: from any method; ENOSPC already from the constructor.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self._path = path
-        self._unfinished = path.with_suffix(UNFINISHED)
+    def __init__(self, path: Path, unfinished: Path, size: int) -> None:
+        self.path = path
+        self._unfinished = unfinished
         make_directory(path.parent)
-        self._fd, self._direct = _open(self._unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        self._fd, self._direct = open_file(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             _allocate(self._fd, size)
         except BaseException:
@@ -80,26 +68,16 @@ class SectorWriter:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of `data`, which is aligned to pages, at `offset`."""
-        while data:
-            try:
-                written = os.pwrite(self._fd, data, offset)
-            except OSError as error:
-                if error.errno != errno.EINVAL or not self._direct:
-                    raise
-                self._direct = False  # this filesystem opens files so, and then does not write them
-                fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~_DIRECT)
-                continue
-            data, offset = data[written:], offset + written
+        self._direct = write_at(self._fd, offset, data, direct=self._direct)
 
     def finish(self) -> None:
-        """Flush, and give the file its name."""
+        """Flush, and give the file its name, which its directory has yet to flush."""
         os.fsync(self._fd)
-        if hasattr(os, "posix_fadvise"):
+        if not self._direct and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(self._fd)
         self._fd = -1
-        self._unfinished.replace(self._path)
-        sync_directory(self._path.parent)
+        self._unfinished.replace(self.path)
 
     def discard(self) -> None:
         """Drop what was written, if it was not finished."""
@@ -107,6 +85,18 @@ class SectorWriter:
             os.close(self._fd)
             self._fd = -1
             self._unfinished.unlink(missing_ok=True)
+
+
+class SectorWriter(NewFile):
+    """Writes one sector file. `finish` puts it in its place; until then, `discard` leaves no trace."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(path, path.with_suffix(UNFINISHED), size)
+
+    def finish(self) -> None:
+        """Flush, give the file its name, and flush that too."""
+        super().finish()
+        sync_directory(self.path.parent)
 
 
 def _allocate(fd: int, size: int) -> None:
@@ -123,7 +113,7 @@ def read_chunks(path: Path, profile: Profile) -> Iterator[memoryview]:
         OSError: the file cannot be read.
         ValueError: it has not the size of a sector.
     """
-    fd, direct = _open(path, os.O_RDONLY | os.O_NONBLOCK)  # whatever stands there, a pipe too, must not block
+    fd, direct = open_file(path, os.O_RDONLY | os.O_NONBLOCK)  # whatever stands there must not block
     try:
         if (size := os.fstat(fd).st_size) != profile.size:
             raise ValueError(f"has {size} bytes, not {profile.size}")

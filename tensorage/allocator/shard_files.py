@@ -1,23 +1,26 @@
 """Shard files: the bytes of one shard and nothing else, there either whole or not at all.
 
-A file is allocated before the first byte, written and hashed as the bytes come, compared with the root that
-the ticket names, flushed, and only then given its name. What is read is compared with the stored nodes at
-height 4 (one for 16 leaves, 64 KiB) before anybody sees it.
+A file is allocated before the first byte, written past the page cache and hashed as the bytes come, compared
+with the root that the ticket names, flushed, and only then given its name. What is read, past the page cache
+too, is compared with the stored nodes at height 4 (one for 16 leaves, 64 KiB) before anybody sees it.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 from .. import merkle, seal, shard
+from ..direct import Pages, read_at
 from ..errors import ProofError
-from .files import make_directory
+from .files import NewFile
 from .layout import COMING
 from .slots import GROUP_HEIGHT, LEAVES_PER_GROUP, split
 
 GROUP_SIZE = LEAVES_PER_GROUP * seal.LEAF_SIZE
+#: Bytes that are hashed and written at once.
+STEP = 512 << 10
+_STAGING = Pages(STEP, keep=16)
 #: What the system says when a disk, or what one may use of it, is full.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: What it says of one file that is damaged, and not of a whole disk.
@@ -27,6 +30,8 @@ DAMAGE = (errno.ENOENT, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ESPIPE)
 class ShardWriter:
     """Receives one shard. `finish` puts it in its place; until then, `discard` leaves no trace.
 
+    Bytes are gathered in a staging buffer, and hashed and written whenever that is full.
+
     Raises:
         OSError: from any method; the disk is full already from the constructor, which allocates the file.
     """
@@ -35,17 +40,9 @@ class ShardWriter:
         self.path = path
         self.size = leaves * seal.LEAF_SIZE
         self.received = 0
-        self._coming = path.with_suffix(COMING)
         self._hashes: list[bytes] = []
-        self._rest = bytearray()  # of a leaf that has not come whole
-        make_directory(path.parent)
-        self._fd = os.open(self._coming, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._fd, 0, self.size)
-        except BaseException:
-            self.discard()
-            raise
+        self._file = NewFile(path, path.with_suffix(COMING), self.size)
+        self._staging: memoryview | None = _STAGING.take()
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes, as many as there are.
@@ -56,22 +53,24 @@ class ShardWriter:
         view = memoryview(data).cast("B")
         if self.received + len(view) > self.size:
             raise ProofError(f"more than the {self.size} bytes of the shard were sent")
-        at, left = self.received, view
-        while left:
-            written = os.pwrite(self._fd, left, at)
-            left, at = left[written:], at + written
-        self.received += len(view)
-        if self._rest:
-            missing = seal.LEAF_SIZE - len(self._rest)
-            self._rest += view[:missing]
-            view = view[missing:]
-            if len(self._rest) < seal.LEAF_SIZE:
-                return
-            self._hashes.append(merkle.leaf_hash(bytes(self._rest)))
-            self._rest = bytearray()
-        whole = len(view) - len(view) % seal.LEAF_SIZE
-        self._hashes += merkle.leaf_hashes(view[:whole], seal.LEAF_SIZE)
-        self._rest += view[whole:]
+        staging = self._stage()
+        while view:
+            at = self.received % STEP
+            fits = min(len(view), STEP - at)
+            staging[at : at + fits] = view[:fits]
+            self.received += fits
+            view = view[fits:]
+            if at + fits == STEP or self.received == self.size:
+                self._flush(staging[: at + fits], self.received - at - fits)
+
+    def _stage(self) -> memoryview:
+        if self._staging is None:
+            raise ValueError("this shard is finished or was discarded")
+        return self._staging
+
+    def _flush(self, step: memoryview, offset: int) -> None:
+        self._file.write(offset, step)
+        self._hashes += merkle.leaf_hashes(step, seal.LEAF_SIZE)
 
     def finish(self, root: bytes) -> bytes:
         """Compare with the root, flush, and give the file its name, which its directory has yet to flush.
@@ -87,18 +86,19 @@ class ShardWriter:
         nodes = merkle.level(self._hashes, GROUP_HEIGHT)
         if (is_root := merkle.root(nodes)) != root:
             raise ProofError(f"the shard that was sent has the root {is_root.hex()}, not {root.hex()}")
-        os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-        self._coming.replace(self.path)
+        self._file.finish()
+        self._unstage()
         return b"".join(nodes)
 
     def discard(self) -> None:
         """Drop what was written, if it was not finished."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._coming.unlink(missing_ok=True)
+        self._unstage()
+        self._file.discard()
+
+    def _unstage(self) -> None:
+        if self._staging is not None:
+            _STAGING.give(self._staging)
+            self._staging = None
 
 
 class WrongBytesError(Exception):
@@ -117,11 +117,7 @@ def read_groups(path: Path, nodes: bytes, first: int, count: int) -> tuple[bytes
     """
     size = count * GROUP_SIZE
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            data = os.pread(fd, size, first * GROUP_SIZE)
-        finally:
-            os.close(fd)
+        data = read_at(path, first * GROUP_SIZE, size)
     except OSError as error:
         if error.errno in DAMAGE:
             raise WrongBytesError(f"cannot be read: {error.strerror}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import mmap
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .. import direct
 from ..coding.stream import SEGMENT_SIZE
 from ..errors import ProofError, UsageError
 from .home import BusyError, sync_directory
@@ -22,6 +24,7 @@ from .home import BusyError, sync_directory
 #: Bytes after which what was written is flushed and noted.
 STEP = 32 << 20
 _READ = 1 << 20
+_BUFFERS = direct.Pages(1 << 20, keep=2)
 
 
 class WrongDigest(ProofError):
@@ -51,6 +54,9 @@ class PartFile:
         self.at = 0
         self._noted = 0
         self._fd = -1
+        self._direct = False
+        self._written = 0  # bytes up to `at` are in the buffer
+        self._buffer: memoryview | None = None
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
         self._flushing: Future[None] | None = None
         try:
@@ -85,7 +91,8 @@ class PartFile:
         if noted is not None and self._digest is not None:
             self._rehash(noted)
         os.ftruncate(self._fd, self.at)
-        self._noted = self.at
+        self._noted = self._written = self.at
+        self._direct = direct.bypass(self._fd)
         self._write_note()
 
     def _is_part(self) -> bool:
@@ -134,16 +141,29 @@ class PartFile:
             UsageError: it cannot be written.
         """
         self._hash.update(view)
+        if self._buffer is None:
+            self._buffer = _BUFFERS.take()
         try:
             while view:
-                written = os.pwrite(self._fd, view, self.at)
-                self.at += written
-                view = view[written:]
-            if self.at - self._noted >= STEP and (self._flushing is None or self._flushing.done()):
+                filled = self.at - self._written
+                fits = min(len(view), _BUFFERS.size - filled)
+                self._buffer[filled : filled + fits] = view[:fits]
+                self.at += fits
+                view = view[fits:]
+                if filled + fits == _BUFFERS.size:
+                    self._put(self._buffer)
+            if self._written - self._noted >= STEP and (self._flushing is None or self._flushing.done()):
                 self._settle()
-                self._flushing = self._flusher.submit(self._flush, self.at)
+                self._flushing = self._flusher.submit(self._flush, self._written)
         except OSError as error:
             raise self._full(error) from error
+
+    def _put(self, view: memoryview) -> None:
+        """Write what was gathered."""
+        if self._direct and len(view) % mmap.PAGESIZE:
+            self._direct = direct.through_cache(self._fd)  # the end of the file
+        self._direct = direct.write_at(self._fd, self._written, view, direct=self._direct)
+        self._written += len(view)
 
     def _flush(self, at: int) -> None:
         os.fdatasync(self._fd)
@@ -171,6 +191,8 @@ class PartFile:
         """
         try:
             self._settle()
+            if self._buffer is not None:
+                self._put(self._buffer[: self.at - self._written])
             os.fsync(self._fd)
         except OSError as error:
             raise self._full(error) from error
@@ -195,6 +217,9 @@ class PartFile:
     def close(self) -> None:
         """Let go of it; safe to call twice."""
         self._flusher.shutdown()
+        if self._buffer is not None:
+            _BUFFERS.give(self._buffer)
+            self._buffer = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -15,6 +15,7 @@ from tensorage.client.home import BusyError
 from tensorage.client.memory import Pool
 from tensorage.client.parts import PartFile, WrongDigest
 from tensorage.coding.stream import SEGMENT_SIZE
+from tensorage.direct import Pages
 from tensorage.errors import UsageError
 
 ID = bytes(16)
@@ -35,6 +36,7 @@ def path(tmp_path):
 def interrupted(path, monkeypatch):
     """What is left of a get that ended within its third segment, after two were noted."""
     monkeypatch.setattr(parts, "STEP", SEGMENT_SIZE)
+    monkeypatch.setattr(parts, "_BUFFERS", Pages(SEGMENT_SIZE, keep=1))
     with part(path) as file:
         for at in range(2):
             file.write(memoryview(CONTENT)[at * SEGMENT_SIZE : (at + 1) * SEGMENT_SIZE])

@@ -42,7 +42,7 @@ LAYERS = [
         "yuma",
     },
     {f"dataset.{module}" for module in DATASET_CORE},
-    {"config", "simulate", "sqlite"},
+    {"config", "direct", "simulate", "sqlite"},
     {"chain"},
     {"transport", "allocator", "registration"},
     {"service"},
