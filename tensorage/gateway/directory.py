@@ -3,7 +3,7 @@
 A miner is asked every minute, one without room sooner, one that fails after a wait that doubles up to a
 quarter of an hour, a new one at once. Only those that answered the last time or the time before count. Places
 that are kept for shards that have not come are taken off, and so is what was given away since the answer. A
-miner that fails its challenges gets no more shards.
+miner that fails its challenges gets no shards until it passes again, which is looked up at every tick.
 
 The event loop asks and any thread chooses: what is known is replaced, never changed in place.
 """
@@ -120,8 +120,8 @@ class Directory:
             known[neuron.hotkey] = last
             if last.due <= now:
                 due.append((neuron, last))
+        self._standing = await self._standings()
         if due:
-            self._standing = await self._standings()
             given = Counter(self._given)
             owed = await self._outstanding()
             turns = asyncio.Semaphore(_AT_ONCE)
