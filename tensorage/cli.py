@@ -23,6 +23,7 @@ from .config import read_json, run
 COMMANDS = {
     "allocate": ("tensorage.allocate", "app", "Fill disks with sealed sectors."),
     "conformance": ("tensorage.cli", "conformance_app", "Print the protocol's test vector for an input."),
+    "dataset": ("tensorage.dataset.command", "app", "Sell and buy datasets whose versions are signed."),
     "devnet": ("tensorage.demo.command", "app", "A local chain, and the whole subnet on it."),
     "gateway": ("tensorage.gateway.keys_command", "app", "Let clients store through a validator."),
     "get": ("tensorage.client.command", "get_app", "Fetch a file."),

@@ -1,0 +1,1 @@
+"""Thin entry points of the dataset market: `python -m dataset`."""

@@ -1,0 +1,1 @@
+"""The dataset market: owners sign versions of a dataset and sell access; buyers verify what they fetch."""
