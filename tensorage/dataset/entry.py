@@ -3,8 +3,9 @@
 Every hash is H over a 32-byte domain tag and fields that have a fixed width or their length in front, so no
 two statements of any kind share their bytes. Strings are ASCII. An integer is at most 2^53 - 1, which JSON
 carries between any two readers, except amounts of money. A statement that exists is well-formed: making one
-that is not raises LogError "malformed". Whether an owner id names a key, and whether a signature is good,
-is for `identity` to say; what a signature must look like is said here.
+that is not raises LogError "malformed", or "not_canonical" for an owner id in upper case. Whether an owner
+id names a key, and whether a signature is good, is for `identity` to say; what a signature must look like
+is said here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from .names import is_id
 #: Seconds that a head statement is good for.
 HEAD_SECONDS = 86_400
 RECOVERABLE_SIZE = 65
-MAX_TEXT = 255
 #: Order of the group of secp256k1 (SEC 2, section 2.4.1).
 SECP256K1_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 
@@ -266,8 +266,9 @@ def _check_names(what: str, dataset: str, owner: str) -> None:
     if type(dataset) is not str or not is_id(dataset):
         raise LogError("malformed", f"{what}: {dataset!r:.80} is no dataset id")
     if type(owner) is not str or not _OWNER.fullmatch(owner):
+        upper = type(owner) is str and owner[:2].lower() == "0x" and _OWNER.fullmatch(owner.lower())
         raise LogError(
-            "malformed",
+            "not_canonical" if upper else "malformed",
             f"{what}: {owner!r:.80} is no owner id: an SS58 address, or 0x and 40 lower-case hex digits",
         )
 

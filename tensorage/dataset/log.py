@@ -17,6 +17,7 @@ versions were cut off its end is not to be seen here; see `memory` and `anchor`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,16 +151,17 @@ def verify_log(log: Log, *, owner: str | None, verify: Verify, id: str | None = 
     for signed in log.rotations:
         _check_rotation_signatures(signed, verify)
     keys = _key_turns(log)
+    rotations = deque(signed.rotation for signed in log.rotations)
     previous: Entry | None = None
     for signed_entry, key in zip(log.entries, keys, strict=False):
         _check_entry(log.id, previous, signed_entry, key, verify)
         previous = signed_entry.entry
-    for signed in log.rotations:
-        rotation = signed.rotation
-        if log.entries[rotation.after - 1].entry.hash != rotation.entry_hash:
-            raise LogError(
-                "bad_rotation", f"the rotation to {rotation.new} follows another version {rotation.after}"
-            )
+        while rotations and rotations[0].after == previous.seq:
+            rotation = rotations.popleft()
+            if rotation.entry_hash != previous.hash:
+                raise LogError(
+                    "bad_rotation", f"the rotation to {rotation.new} follows another version {rotation.after}"
+                )
     head = log.head
     return Verified(log.id, log.owner, log.root_owner, log.keys, head.seq, head.hash, owner is not None, 2)
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from .anchor import AnchorProof
 from .entry import (
@@ -186,9 +188,18 @@ def _model(model: type[M], raw: Any, what: str, limit: int = MAX_STATEMENT_BYTES
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])[:80] or "all of it"
-        raise LogError("malformed", f"{what}: {place!a}: {first['msg']}") from error
+        reason = "not_canonical" if _only_upper_case(first) else "malformed"
+        raise LogError(reason, f"{what}: {place!a}: {first['msg']}") from error
+
+
+def _only_upper_case(fault: ErrorDetails) -> bool:
+    """Whether the fault is hex that lower case would put right."""
+    given = fault["input"]
+    if fault["type"] != "string_pattern_mismatch" or not isinstance(given, str):
+        return False
+    return re.fullmatch(fault["ctx"]["pattern"], given.lower()) is not None
 
 
 def read_log(raw: Raw) -> tuple[Log, SignedHead | None]:
