@@ -1,4 +1,4 @@
-"""The socket that an axon listens on, and what an operator is told when it cannot be had."""
+"""The socket that a server listens on, and what an operator is told when it cannot be had."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import socket
 from ..errors import UsageError
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, flag: str = "--axon.port") -> socket.socket:
     """A listening, non-blocking TCP socket; port 0 takes any, "::" serves both families.
+
+    Args:
+        flag: what the operator chooses the port with.
 
     Raises:
         UsageError: the address or the port cannot be had.
@@ -27,20 +30,20 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise _unavailable(host, port, error) from error
+        raise _unavailable(host, port, flag, error) from error
     return listener
 
 
-def _unavailable(host: str, port: int, error: Exception) -> UsageError:
+def _unavailable(host: str, port: int, flag: str, error: Exception) -> UsageError:
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EADDRINUSE:
         return UsageError(
             f"port {port} is in use on {host}",
-            remedy="Stop the program that listens there, or choose another port with --axon.port",
+            remedy=f"Stop the program that listens there, or choose another port with {flag}",
         )
     if number == errno.EACCES:
-        return UsageError(f"port {port} needs privileges", remedy="Choose one above 1023 with --axon.port")
+        return UsageError(f"port {port} needs privileges", remedy=f"Choose one above 1023 with {flag}")
     return UsageError(
         f"cannot listen on {host} port {port}: {error}",
-        remedy="Check the address, and choose a port between 1 and 65535 with --axon.port",
+        remedy=f"Check the address, and choose a port between 1 and 65535 with {flag}",
     )

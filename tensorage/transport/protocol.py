@@ -215,5 +215,8 @@ class AxonProtocol(H11Protocol):
         """End our side, and drop for a moment what the peer still sends, so that it reads our answer."""
         self._deaf = True
         self._enter("linger")
+        if not self.transport.can_write_eof():  # TLS: there is no half of a connection to end
+            self.transport.close()
+            return
         self.transport.write_eof()
         self.flow.resume_reading()

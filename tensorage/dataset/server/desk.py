@@ -1,0 +1,216 @@
+"""What is served at this moment: the log as the store has it, its head statement, intact artifacts.
+
+1. The store is asked on every request whether the log has grown: a new version is served at once.
+2. A log that does not verify, or that our key has no part in, is not served, nor are its artifacts.
+3. The head statement is signed anew when half its life is over, or the log has grown.
+4. An artifact is hashed before it is served for the first time, and whenever its file looks altered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from ...errors import TensorageError, UsageError
+from .. import verifying, wire
+from ..artifacts import Artifact
+from ..entry import Entry, SignedHead
+from ..errors import LogError
+from ..log import Log
+from ..members import Member
+from .context import Context
+from .ranges import Span
+from .refusal import Refusal
+from .sending import OpenFile, Stamp
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Edition:
+    """The dataset at one moment.
+
+    Attributes:
+        fault: why the log does not hold; None when it does.
+        document: the JSON of the log and the head statement.
+        head, head_header: the head statement, and the value of X-Dataset-Head; None without a good one.
+    """
+
+    log: Log
+    fault: str | None
+    head: SignedHead | None
+    document: bytes
+    head_header: str | None
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest version."""
+        return len(self.log.entries)
+
+    def entry(self, version: int) -> Entry:
+        """The entry of a version that there is."""
+        return self.log.entries[version - 1].entry
+
+
+class Desk:
+    """Keeps the edition up to date, and opens artifacts.
+
+    Args:
+        working: threads for what takes long: hashing.
+    """
+
+    def __init__(self, context: Context, working: Executor) -> None:
+        self._context = context
+        self._working = working
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="downloads")
+        self._edition: Edition | None = None
+        self._loading = asyncio.Lock()
+        self._opening: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def edition(self) -> Edition:
+        """The dataset as it is now.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        seen = await anyio.to_thread.run_sync(self._context.store.newest, self._context.id)
+        if not self._is_current(self._edition, seen):
+            async with self._loading:
+                if not self._is_current(self._edition, seen):
+                    before, self._edition = self._edition, await anyio.to_thread.run_sync(self._load)
+                    self._tell(before, self._edition)
+        if self._edition is None:
+            raise RuntimeError("an edition was loaded and is not there")
+        return self._edition
+
+    def _is_current(self, edition: Edition | None, seen: tuple[int, int]) -> bool:
+        """Whether an edition has all (versions, rotations), and a head of less than half its life."""
+        if edition is None or seen > (edition.newest, len(edition.log.rotations)):
+            return False
+        if edition.head is None:
+            return True
+        issued, expires = edition.head.head.issued, edition.head.head.expires
+        return issued <= self._context.clock() < issued + (expires - issued) // 2
+
+    def _load(self) -> Edition:
+        context = self._context
+        log = context.store.log(context.id)
+        fault = None
+        if self._edition is not None and self._edition.log is log:
+            fault = self._edition.fault
+        else:
+            try:
+                verifying.verify(log, owner=context.signer.owner, id=context.id)
+            except LogError as error:
+                fault = str(error)
+        head = self._head()
+        if head is None:
+            fault = fault or f"the key {context.signer.owner} signs for this dataset no more"
+        document = json.dumps(wire.log_json(log, head), separators=(",", ":")).encode()
+        return Edition(log, fault, head, document, wire.head_header(head) if head else None)
+
+    def _head(self) -> SignedHead | None:
+        """The statement that goes with the log; None where nobody here can sign one and none is good."""
+        context, now = self._context, self._context.clock()
+        try:
+            return context.store.sign_head(context.id, context.signer, now)
+        except (
+            UsageError
+        ) as error:  # the dataset was handed on to another key, whose owner may have signed one
+            logger.error("publish again with the newest key reason=%r", str(error))  # noqa: TRY400
+            found = context.store.head(context.id)
+            return found if found is not None and found.head.expires > now else None
+
+    def _tell(self, before: Edition | None, after: Edition) -> None:
+        if after.fault is not None:
+            logger.error("the version log does not hold, nothing is served reason=%r", after.fault)
+        elif before is not None and after.newest != before.newest:
+            logger.info("serving a new version dataset=%s version=%d", self._context.id, after.newest)
+
+    async def check_all(self, edition: Edition) -> list[int]:
+        """Hash all artifacts, newest first; returns the versions of which there is none that is intact."""
+        bad = []
+        for version in range(edition.newest, 0, -1):
+            try:
+                _, file = await self.open(edition, version)
+            except Refusal:
+                bad.append(version)
+            else:
+                file.close()
+        return bad
+
+    async def artifact(self, version: int) -> Artifact:
+        """What is known of the artifact of a version, its bytes unchecked.
+
+        Raises:
+            Refusal: `no_artifacts`, `artifact_missing`.
+        """
+        return await anyio.to_thread.run_sync(self._artifact, version)
+
+    async def open(self, edition: Edition, version: int) -> tuple[Artifact, OpenFile]:
+        """The artifact of a version, open, its bytes as they were signed.
+
+        Raises:
+            Refusal: `no_artifacts`, `artifact_missing`.
+        """
+        async with self._opening[version]:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._working, self._open, edition.entry(version))
+
+    async def leaves(self, artifact: Artifact) -> bytes:
+        """The chunk list of an artifact: 32 bytes a chunk.
+
+        Raises:
+            Refusal: `no_artifacts`, `artifact_missing`.
+        """
+        return await anyio.to_thread.run_sync(self._leaves, artifact)
+
+    def log_download(self, member: Member, version: int, sent: Sequence[Span]) -> None:
+        """Have it noted what a member was sent."""
+        self._writing.submit(self._log_download, member, version, sent, self._context.clock())
+
+    def close(self) -> None:
+        """Wait until all downloads are noted."""
+        self._writing.shutdown()
+
+    def _log_download(self, member: Member, version: int, sent: Sequence[Span], now: int) -> None:
+        try:
+            for span in sent:
+                self._context.store.log_download(member, version, span.first, span.last + 1, now)
+        except TensorageError as error:
+            logger.error("a download was not noted member=%s reason=%r", member.worker, str(error))  # noqa: TRY400
+
+    def _leaves(self, artifact: Artifact) -> bytes:
+        try:
+            return b"".join(artifact.leaves)
+        except TensorageError as error:
+            raise self._missing(artifact.seq, str(error)) from error
+
+    def _artifact(self, version: int) -> Artifact:
+        try:
+            return self._context.store.artifact(self._context.id, version)
+        except TensorageError as error:
+            raise self._missing(version, str(error)) from error
+
+    def _open(self, entry: Entry) -> tuple[Artifact, OpenFile]:
+        artifact = self._artifact(entry.seq)
+        if (artifact.sha256, artifact.size) != (entry.file_hash, entry.size):
+            raise self._missing(entry.seq, f"{artifact.path} is of another version")
+        try:
+            fd, found = self._context.store.open_artifact(artifact)
+        except TensorageError as error:
+            raise self._missing(entry.seq, str(error)) from error
+        return artifact, OpenFile(fd, Stamp.of(found))
+
+    def _missing(self, version: int, why: str) -> Refusal:
+        logger.error("not served dataset=%s version=%d reason=%r", self._context.id, version, why)
+        if not self._context.store.has_artifacts(self._context.id):
+            return Refusal("no_artifacts", "the owner's server has no data at the moment; try again later")
+        return Refusal("artifact_missing", f"the owner's server has no intact data of version {version}")
