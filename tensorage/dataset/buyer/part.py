@@ -1,0 +1,410 @@
+"""The file that a download fills: OUT.part, with OUT.part.json beside it that says what it is a part of.
+
+Rules. Nothing stands under the final name before all of it was checked and flushed. What a `.part` holds is
+believed only by its hashes, chunk by chunk, however the last run ended. A `.part` of something else is
+dropped. No symbolic link is followed, no hard link written to, and one process at a time fills a `.part`.
+
+Whole chunks go past the page cache: nothing reads them again soon.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ... import merkle
+from ...direct import Pages
+from ...errors import StorageError, UsageError
+from ..chunks import CHUNK_SIZE, chunk_count, chunk_span
+from ..files import Disk, cannot_write, write_atomically
+
+_READ = 4 << 20
+_SIDECAR_BYTES = 4096
+_CHECKERS = 2
+_PAGE = 4096
+_ZEROS = bytes(CHUNK_SIZE)
+#: Buffers of one chunk.
+PAGES = Pages(CHUNK_SIZE, keep=4)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a file is to become, as the owner signed it. Sizes in bytes.
+
+    Attributes:
+        chunk_root: 32 bytes; empty in logs of version 1, which sign none.
+    """
+
+    root_owner: str
+    id: str
+    seq: int
+    file_hash: bytes
+    size: int
+    chunk_root: bytes
+
+    def sidecar(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "rootOwner": self.root_owner,
+            "id": self.id,
+            "seq": self.seq,
+            "fileHash": self.file_hash.hex(),
+            "size": self.size,
+            "chunkRoot": self.chunk_root.hex(),
+        }
+
+
+class BusyError(UsageError):
+    """Another process fills the same file."""
+
+    exit_code = 1
+
+
+class TakenError(UsageError):
+    """Something else stands where the file shall go."""
+
+
+def check_target(out: Path, goal: Goal, *, force: bool) -> bool:
+    """Look at where the file shall go; returns whether it is there already, whole and right.
+
+    Raises:
+        TakenError: something else is there.
+        UsageError: the directory is not.
+    """
+    try:
+        found = out.lstat()
+    except FileNotFoundError:
+        if not out.parent.is_dir():
+            raise UsageError(
+                f"{out.parent} is no directory", remedy="Make it, or name another --out"
+            ) from None
+        return False
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{out} cannot be used: {error}", remedy="Name another --out") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise TakenError(f"{out} is there and is no regular file", remedy="Remove it, or name another --out")
+    if found.st_size == goal.size and hash_file(out, goal.size) == goal.file_hash:
+        return True
+    if not force:
+        raise TakenError(
+            f"{out} is there and is another file", remedy="Replace it with --force, or name another --out"
+        )
+    return False
+
+
+def check_room(out: Path, goal: Goal) -> None:
+    """Check that the file fits on the disk, beside what a `.part` of it has taken already.
+
+    Raises:
+        UsageError: it does not.
+    """
+    try:
+        disk = os.statvfs(out.parent)
+        taken = _part(out).lstat().st_blocks * 512 if _part(out).exists() else 0
+    except OSError as error:
+        raise UsageError(
+            f"{out.parent} cannot be used: {error.strerror}", remedy="Name another --out"
+        ) from error
+    if goal.size > (free := disk.f_bavail * disk.f_frsize + taken):
+        raise UsageError(
+            f"the file has {goal.size} bytes, and {out.parent} has room for {free}",
+            remedy="Make room, or name an --out on another disk",
+        )
+
+
+def hash_file(path: Path, size: int) -> bytes:
+    """The SHA-256 of a regular file of `size` bytes.
+
+    Raises:
+        StorageError: it cannot be read, or has another size.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return _hash(fd, size, lambda: False)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _hash(fd: int, size: int, stopped: Callable[[], bool]) -> bytes:
+    state, at = sha256(), 0
+    buffer = memoryview(bytearray(min(_READ, size + 1)))
+    while (got := os.preadv(fd, [buffer], at)) and at <= size and not stopped():
+        state.update(buffer[:got])
+        at += got
+    if at != size:
+        raise StorageError(
+            f"the file has {at} bytes where {size} were written", remedy="Run the command again"
+        )
+    return state.digest()
+
+
+def _part(out: Path) -> Path:
+    return out.with_name(out.name + ".part")
+
+
+class Part:
+    """A `.part`, opened and locked. A context manager; the threads of a download share it.
+
+    Attributes:
+        found: bytes that were there when it was opened, 0 where it was made or dropped.
+
+    Raises:
+        BusyError: another process fills it.
+        UsageError: what stands there is no file of ours.
+        StorageError: the disk refuses.
+    """
+
+    def __init__(self, out: Path, goal: Goal, disk: Disk) -> None:
+        self.out = out
+        self.goal = goal
+        self.found = 0
+        self._disk = disk
+        self.path = _part(out)
+        self._sidecar = out.with_name(out.name + ".part.json")
+        self._fd = self._open()
+        self._direct: int | None = None
+        try:
+            self._direct = self._open_direct()
+            if self._goal() == goal.sidecar():
+                self.found = os.fstat(self._fd).st_size
+            else:
+                disk.resize(self._fd, 0)
+                write_atomically(disk, self._sidecar, json.dumps(goal.sidecar()).encode())
+        except OSError as error:
+            self.close()
+            raise cannot_write(self.path, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_direct(self) -> int | None:
+        """The same file past the page cache; None where that does not work."""
+        fd, works = self._disk.open_direct(self.path, os.O_RDWR)
+        if works and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
+            return fd
+        self._disk.close(fd)
+        return None
+
+    def _open(self) -> int:
+        for _ in range(3):
+            try:
+                fd = self._disk.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                    raise UsageError(
+                        f"{self.path} is no regular file", remedy="Remove it, or name another --out"
+                    ) from error
+                raise cannot_write(self.path, error) from error
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(fd)
+                self._check_own(status)
+                if os.path.samestat(status, self.path.lstat()):
+                    return fd
+            except BlockingIOError:
+                self._disk.close(fd)
+                raise BusyError(
+                    f"{self.path} is being filled by another process", remedy="Let it finish, or stop it"
+                ) from None
+            except FileNotFoundError:
+                pass  # the one that filled it has just finished
+            except BaseException:
+                self._disk.close(fd)
+                raise
+            self._disk.close(fd)
+        raise BusyError(f"{self.path} comes and goes", remedy="Let the other process finish, or stop it")
+
+    def _check_own(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
+            raise UsageError(
+                f"{self.path} is no file of its own, of this user",
+                remedy="Remove it, or name another --out",
+            )
+
+    def _goal(self) -> Any:
+        """What the sidecar says; None where there is none that can be read."""
+        try:
+            fd = os.open(self._sidecar, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            return json.loads(os.read(fd, _SIDECAR_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return None
+        finally:
+            os.close(fd)
+
+    def allocate(self) -> None:
+        """Take the space for the whole file.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        try:
+            if os.fstat(self._fd).st_size > self.goal.size:
+                self._disk.resize(self._fd, self.goal.size)
+            self._disk.allocate(self._fd, self.goal.size)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def check(
+        self, leaves: Sequence[bytes], progress: Callable[[int], None], *, stopped: Callable[[], bool]
+    ) -> list[bool]:
+        """Which chunks are there and right.
+
+        Args:
+            leaves: the checked leaves of the file.
+            progress: told of bytes that are there and right, from several threads.
+            stopped: looked at before every chunk; the rest counts as missing.
+        """
+        count = chunk_count(self.goal.size)
+        if not self.found:
+            return [False] * count
+        zero_leaf = merkle.leaf_hash(_ZEROS)
+
+        def look(first: int) -> list[tuple[int, bool]]:
+            buffer = PAGES.take()
+            seen = []
+            for index in range(first, count, _CHECKERS):
+                if stopped():
+                    break
+                start, end = chunk_span(index, self.goal.size)
+                view = buffer[: end - start]
+                if self.read(start, view) < len(view):
+                    good = False
+                elif _blank(view):
+                    good = leaves[index] == zero_leaf
+                else:
+                    good = merkle.leaf_hash(view) == leaves[index]
+                seen.append((index, good))
+                if good:
+                    progress(end - start)
+            PAGES.give(buffer)
+            return seen
+
+        with ThreadPoolExecutor(_CHECKERS) as threads:
+            have = [False] * count
+            for seen in threads.map(look, range(_CHECKERS)):
+                for index, good in seen:
+                    have[index] = good
+        return have
+
+    def read(self, offset: int, view: memoryview) -> int:
+        """Fill `view` from `offset`; returns how many bytes there were.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        got = 0
+        fd = self._fd if self._direct is None or len(view) % _PAGE else self._direct
+        try:
+            while got < len(view):
+                try:
+                    read = os.preadv(fd, [view[got:]], offset + got)
+                except OSError as error:
+                    if error.errno != errno.EINVAL or fd == self._fd:
+                        raise
+                    fd = self._fd  # which reads from anywhere to anywhere
+                    continue
+                if not read:
+                    break
+                got += read
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be read: {error.strerror}") from error
+        return got
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data` at `offset`.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        if offset + len(data) > self.goal.size:
+            raise ValueError(f"{len(data)} bytes at {offset} of a file of {self.goal.size}")
+        try:
+            whole = self._direct is not None and not len(data) % _PAGE
+            self._disk.write(self._direct if whole and self._direct is not None else self._fd, data, offset)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def resize(self, size: int) -> None:
+        """Keep the first `size` bytes.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        try:
+            self._disk.resize(self._fd, size)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes that the file has now."""
+        return os.fstat(self._fd).st_size
+
+    def hash(self, stopped: Callable[[], bool]) -> bytes:
+        """The SHA-256 of what is there, if it is as long as it shall be.
+
+        Raises:
+            StorageError: it is not, or cannot be read.
+        """
+        try:
+            return _hash(self._fd, self.goal.size, stopped)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be read: {error.strerror}") from error
+
+    def finish(self, *, force: bool) -> None:
+        """Flush the file and give it its name; whoever calls has checked all of it.
+
+        Raises:
+            TakenError: something has come to stand under that name meanwhile.
+            StorageError: the disk refuses.
+        """
+        try:
+            self._disk.fsync(self._fd)
+            if not force and os.path.lexists(self.out):
+                raise TakenError(
+                    f"{self.out} has come into being meanwhile",
+                    remedy="Replace it with --force, or name another",
+                )
+            self._disk.rename(self.path, self.out)
+            self._disk.fsync_dir(self.out.parent)
+            self._disk.unlink(self._sidecar)
+        except OSError as error:
+            raise cannot_write(self.out, error) from error
+
+    def drop(self) -> None:
+        """Remove the `.part`: what it holds can become nothing."""
+        self._disk.unlink(self.path)
+        self._disk.unlink(self._sidecar)
+
+    def close(self) -> None:
+        """Close it, and let others have it."""
+        for fd in (self._direct, self._fd):
+            if fd is not None and fd >= 0:
+                self._disk.close(fd)
+        self._direct, self._fd = None, -1
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _blank(view: memoryview) -> bool:
+    """Whether a whole chunk is zeros: what was allocated and never written, most often."""
+    return len(view) == CHUNK_SIZE and view[:64] == _ZEROS[:64] and bytes(view) == _ZEROS
