@@ -42,6 +42,11 @@ MAX_LOG_BYTES = 16 << 20
 MAX_STATEMENT_BYTES = 16 << 10
 MAX_PATH = 64
 _MAX_DIGITS = 20
+#: An object takes up to 240 bytes of memory, a string 50: one for each so many letters, and some to spare for
+#: names of files. The smallest record, a file of a manifest, has 100 letters, a bracket and three commas.
+_SPARE = 2048
+_BRACKET_LETTERS = 48
+_COMMA_LETTERS = 12
 
 #: JSON text, or a JSON value that was read from some already.
 Raw = bytes | str | Mapping[str, Any]
@@ -146,7 +151,7 @@ M = TypeVar("M", bound=_Model)
 
 
 def strict_json(raw: bytes | str, what: str, limit: int) -> Any:
-    """The JSON value in at most `limit` bytes of UTF-8, read strictly.
+    """The JSON value in at most `limit` bytes of UTF-8 (or letters), read strictly.
 
     Raises:
         LogError: too_large or malformed.
@@ -155,6 +160,9 @@ def strict_json(raw: bytes | str, what: str, limit: int) -> Any:
         raise LogError("too_large", f"{what} has {len(raw)} bytes, at most {limit} are read")
     try:
         text = raw.decode() if isinstance(raw, bytes) else raw
+        brackets, commas = text.count("{") + text.count("["), text.count(",")
+        if brackets > _SPARE + len(text) // _BRACKET_LETTERS or commas > _SPARE + len(text) // _COMMA_LETTERS:
+            raise LogError("too_large", f"{what} would take many times its size in memory")
         return json.loads(
             text,
             object_pairs_hook=_object,
