@@ -29,8 +29,8 @@ PAYMENT_HEADERS = ("payment-signature", "x-payment")
 RECEIPT_HEADERS = ("PAYMENT-RESPONSE", "X-PAYMENT-RESPONSE")
 CHALLENGE_HEADER = "PAYMENT-REQUIRED"
 
-Text = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}\Z")]
-Amount = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,38}\Z")]
+Text = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
+Amount = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,38}$")]
 M = TypeVar("M", bound="_Model")
 
 
