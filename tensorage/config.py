@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,9 @@ DEFAULT_AXON_PORT = 8091
 DEFAULT_SIZE_IN_GB = 100.0
 DEFAULT_SECONDS_PER_REALLOCATE = 600
 
+_DURATION = re.compile(r"([0-9]{1,6})([hdwy])", re.ASCII)
+_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+
 
 def netuid_of(network: str, netuid: int | None, endpoint: str | None = None) -> int:
     """The subnet to use: the one given, or the network's own.
@@ -241,6 +245,18 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", is_eager=True, callback=_load_config, help="TOML file with values for flags."),
 ]
+
+
+def seconds_of(text: str) -> int:
+    """Seconds that `12h`, `30d`, `4w` or `1y` stands for.
+
+    Raises:
+        UsageError: it stands for none.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None or not int(found[1]):
+        raise UsageError(f"{text[:40]!r} is no duration", remedy="Write it like 12h, 30d, 4w or 1y")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def confirmed(question: str, *, err: bool = False) -> bool:

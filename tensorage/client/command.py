@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -44,8 +43,6 @@ share_app = typer.Typer(add_completion=False)
 verify_app = typer.Typer(add_completion=False)
 
 DEFAULT_HOME = Path("~/.tensorage/client")
-_DURATION = re.compile(r"([0-9]{1,6})([hdwy])")
-_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 
 HomePath = Annotated[
     Path,
@@ -97,18 +94,6 @@ def _access(
         chain=settings,
         local=ChainSettings(network, endpoint, netuid or 0).is_local,
     )
-
-
-def seconds_of(text: str) -> int:
-    """Seconds that `12h`, `30d`, `4w` or `1y` stands for.
-
-    Raises:
-        UsageError: it stands for none.
-    """
-    found = _DURATION.fullmatch(text)
-    if found is None or not int(found[1]):
-        raise UsageError(f"{text[:40]!r} is no duration", remedy="Write it like 12h, 30d, 4w or 1y")
-    return int(found[1]) * _SECONDS[found[2]]
 
 
 def _tell(line: str) -> None:
@@ -210,7 +195,7 @@ def put(
             "one of --data-shards and --parity-shards is missing", remedy="Name both, or neither"
         )
     code = None if data_shards is None or parity_shards is None else (data_shards, parity_shards)
-    request = Request(path, name_of(path, name), code, seconds_of(expires), replace, min_shards)
+    request = Request(path, name_of(path, name), code, config.seconds_of(expires), replace, min_shards)
     access = _access(
         gateway, api_key, (wallet_name, wallet_hotkey, wallet_path), (network, chain_endpoint, netuid)
     )

@@ -25,7 +25,7 @@ from ..errors import ProofError, StorageError, UsageError
 from .chunks import Digest, check_leaves, chunk_count, split_leaves
 from .files import UNFINISHED, Disk, cannot_write, make_directories, unfinished_name, write_atomically
 from .manifest import File
-from .pipeline import SourceChangedError, copy_file, hash_file
+from .pipeline import SourceChangedError, Tell, copy_file, hash_file, untold
 
 LEAVES_SUFFIX = ".chunks"
 _KEPT_LEAVES = 16  # lists in memory; of a 10 GiB file one has 320 KiB
@@ -101,8 +101,11 @@ class Artifacts:
             self._disk.unlink(left)
 
     @contextmanager
-    def copying(self, source: Path) -> Iterator[Copy]:
+    def copying(self, source: Path, tell: Tell = untold) -> Iterator[Copy]:
         """A copy of a file, hashed, which is given up again at the end unless it was kept.
+
+        Args:
+            tell: hears of so many more bytes that were read.
 
         Raises:
             UsageError: the source is missing, no regular file, or changes while it is read.
@@ -112,7 +115,7 @@ class Artifacts:
         make_directories(self._disk, self.directory)
         fd, before = open_regular(source)
         try:
-            digest = self._copy(fd, before.st_size, unfinished)
+            digest = self._copy(fd, before.st_size, unfinished, tell)
             if _stamp(os.fstat(fd)) != _stamp(before):
                 raise changed(source)
             copy = Copy(digest, unfinished, self)
@@ -125,10 +128,10 @@ class Artifacts:
             os.close(fd)
             self._disk.unlink(unfinished)
 
-    def _copy(self, fd: int, size: int, unfinished: Path) -> Digest:
+    def _copy(self, fd: int, size: int, unfinished: Path, tell: Tell) -> Digest:
         target, _ = self._disk.open_direct(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            digest = copy_file(fd, size, self._disk, target)
+            digest = copy_file(fd, size, self._disk, target, tell)
             self._disk.protect(target, 0o400)
             self._disk.fsync(target)
         finally:

@@ -24,7 +24,7 @@ from .artifacts import Artifacts, changed, open_regular
 from .chunks import Digest
 from .manifest import MAX_FILES, File, manifest_hash
 from .names import check_artifact_name
-from .pipeline import SourceChangedError, hash_file
+from .pipeline import SourceChangedError, Tell, hash_file, untold
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
@@ -74,6 +74,12 @@ def read_bundle(directory: Path) -> Bundle:
     return Bundle(directory, names, choose_artifact(names), claimed and claimed.strip().lower())
 
 
+def bundle_size(bundle: Bundle) -> int:
+    """How many bytes the files of a bundle have now, as far as they are there; for a progress bar."""
+    paths = [bundle.directory / name for name in bundle.names]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
 def choose_artifact(names: Sequence[str]) -> str:
     """The file that buyers fetch.
 
@@ -86,18 +92,23 @@ def choose_artifact(names: Sequence[str]) -> str:
     return next((name for name in lines if any(hint in name.lower() for hint in _HINTS)), lines[0])
 
 
-def ingest(bundle: Bundle, artifacts: Artifacts, *, ignore_hash: bool = False) -> Ingested:
+def ingest(
+    bundle: Bundle, artifacts: Artifacts, *, ignore_hash: bool = False, tell: Tell = untold
+) -> Ingested:
     """Copy the artifact of a bundle into the store, and hash all its files.
 
     Args:
         ignore_hash: take it although its claimed hash is another.
+        tell: hears of so many more bytes that were read.
 
     Raises:
         UsageError: a file is missing, no regular file or changes, or the claimed hash is another.
         StorageError: the disk does not take it.
     """
-    others = {name: _hashed(bundle.directory / name) for name in bundle.names if name != bundle.artifact}
-    with artifacts.copying(bundle.directory / bundle.artifact) as copy:
+    others = {
+        name: _hashed(bundle.directory / name, tell) for name in bundle.names if name != bundle.artifact
+    }
+    with artifacts.copying(bundle.directory / bundle.artifact, tell) as copy:
         files = [File(bundle.artifact, copy.digest.size, copy.digest.sha256)]
         files += [File(name, size, sha256) for name, (size, sha256) in others.items()]
         files.sort(key=lambda file: file.name.encode())
@@ -153,10 +164,10 @@ def _names(path: Path, names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _hashed(path: Path) -> tuple[int, bytes]:
+def _hashed(path: Path, tell: Tell) -> tuple[int, bytes]:
     fd, before = open_regular(path)
     try:
-        digest = hash_file(fd, before.st_size)
+        digest = hash_file(fd, before.st_size, tell)
         after = os.fstat(fd)
     except SourceChangedError as error:
         raise changed(path) from error

@@ -32,34 +32,42 @@ _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 _Sink = Callable[[memoryview, int, int], None]
 
 
+#: Hears of so many more bytes that were read, for a progress bar.
+Tell = Callable[[int], None]
+
+
+def untold(size: int) -> None:
+    """For who does not want to know."""
+
+
 class SourceChangedError(Exception):
     """A file has fewer bytes than it had when it was opened."""
 
 
-def hash_file(fd: int, size: int) -> bytes:
-    """The SHA-256 of the first `size` bytes of an open file.
+def hash_file(fd: int, size: int, tell: Tell = untold) -> bytes:
+    """The SHA-256 of the first `size` bytes of an open file; `tell` hears of every so many bytes.
 
     Raises:
         SourceChangedError: it ends before.
         OSError: it cannot be read.
     """
     hashing = _Hashing()
-    _run(fd, size, [hashing.whole])
+    _run(fd, size, [hashing.whole], tell)
     return hashing.digest(size).sha256
 
 
-def digest_file(fd: int, size: int) -> Digest:
+def digest_file(fd: int, size: int, tell: Tell = untold) -> Digest:
     """What the first `size` bytes of an open file hash to, as a whole and by chunks.
 
     Raises:
         SourceChangedError, OSError: as `hash_file`.
     """
     hashing = _Hashing()
-    _run(fd, size, [hashing.whole, hashing.chunks])
+    _run(fd, size, [hashing.whole, hashing.chunks], tell)
     return hashing.digest(size)
 
 
-def copy_file(fd: int, size: int, disk: Disk, target: int) -> Digest:
+def copy_file(fd: int, size: int, disk: Disk, target: int, tell: Tell = untold) -> Digest:
     """Copy the first `size` bytes of an open file to an empty one; what they hash to. Flushes nothing.
 
     Raises:
@@ -71,7 +79,7 @@ def copy_file(fd: int, size: int, disk: Disk, target: int) -> Digest:
     def write(block: memoryview, length: int, offset: int) -> None:
         disk.write(target, block[: -(-length // _PAGE) * _PAGE], offset)
 
-    _run(fd, size, [hashing.whole, hashing.chunks, write])
+    _run(fd, size, [hashing.whole, hashing.chunks, write], tell)
     if size % _PAGE:
         disk.resize(target, size)
     return hashing.digest(size)
@@ -95,7 +103,7 @@ class _Hashing:
         return Digest(self._whole.digest(), size, tuple(self._leaves))
 
 
-def _run(fd: int, size: int, sinks: Sequence[_Sink]) -> None:
+def _run(fd: int, size: int, sinks: Sequence[_Sink], tell: Tell) -> None:
     """Give all blocks of a file to every sink, in order."""
     room = min(BLOCK_SIZE, max(_PAGE, -(-size // _PAGE) * _PAGE))
     count = 1 if size <= BLOCK_SIZE else _BUFFERS
@@ -115,6 +123,7 @@ def _run(fd: int, size: int, sinks: Sequence[_Sink]) -> None:
                 _finish(busy.popleft())
             block, length = buffers[number % count], min(BLOCK_SIZE, size - offset)
             _fill(read, block, length, offset)
+            tell(length)
             busy.append(
                 [
                     thread.submit(sink, block, length, offset)

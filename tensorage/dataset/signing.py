@@ -29,7 +29,13 @@ KEY_NAME = "owner.key"
 _MAX_KEY_FILE = 4096
 
 SignerOption = Annotated[
-    str, typer.Option("--signer", metavar="hotkey|secp256k1", help="The kind of key that signs.")
+    str | None,
+    typer.Option(
+        "--signer",
+        metavar="hotkey|secp256k1",
+        help="The kind of key that signs.",
+        show_default="hotkey; secp256k1 with --key",
+    ),
 ]
 KeyOption = Annotated[
     Path | None,

@@ -15,11 +15,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import UsageError
 from .artifacts import Artifact, Artifacts
-from .bundle import Ingested, ingest, read_bundle
+from .bundle import Bundle, Ingested, ingest, read_bundle
 from .files import Disk
 from .home import DEFAULT_HOME, HOME_VARIABLE, unix_now
 from .members import MemberRows
+from .pipeline import Tell, untold
 from .sales import SaleRows
 from .statements import StatementRows
 
@@ -43,20 +45,43 @@ class Store(StatementRows, MemberRows, SaleRows):
         super().__init__(home, disk=disk, clock=clock, rng=rng, waiting=waiting)
         self.artifacts = Artifacts(self.home / ARTIFACTS_NAME, self._disk)
 
-    def ingest(self, directory: Path, *, ignore_hash: bool = False) -> Ingested:
+    def ingest(self, bundle: Bundle | Path, *, ignore_hash: bool = False, tell: Tell = untold) -> Ingested:
         """Take a bundle's artifact into the store and hash all its files. Nothing refers to it yet.
 
         Args:
+            bundle: read already, or its directory.
             ignore_hash: take it although manifest.json claims another hash.
+            tell: hears of so many more bytes that were read.
 
         Raises:
             UsageError: it is no bundle, or a file is missing, no regular file, changes, or does not match.
             StorageError: the disk does not take it.
         """
-        bundle = read_bundle(directory)
+        found = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         with self.alone():
             self.artifacts.sweep()
-            return ingest(bundle, self.artifacts, ignore_hash=ignore_hash)
+            return ingest(found, self.artifacts, ignore_hash=ignore_hash, tell=tell)
+
+    def repair(self, id: str, bundle: Bundle, tell: Tell = untold) -> list[int]:
+        """Put a bundle's artifact back where it is missing or damaged; of which versions it is.
+
+        Raises:
+            UsageError: no version of the dataset has that artifact, or as `ingest`.
+            StorageError: the disk does not take it.
+        """
+        entries = [signed.entry for signed in self.log(id).entries]
+        source = bundle.directory / bundle.artifact
+        with self.alone():
+            self.artifacts.sweep()
+            with self.artifacts.copying(source, tell) as copy:
+                found = [entry.seq for entry in entries if entry.file_hash == copy.digest.sha256]
+                if not found:
+                    raise UsageError(
+                        f'no version of dataset "{id}" has the file hash {copy.digest.sha256.hex()}',
+                        remedy=f"{source} is another file; find the one that was published",
+                    )
+                copy.keep()
+        return found
 
     def artifact(self, id: str, seq: int) -> Artifact:
         """The artifact of a version, as the log has it. Nothing is opened or hashed here.
