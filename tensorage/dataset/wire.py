@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from .anchor import AnchorProof
@@ -109,8 +109,8 @@ class _Offer(_Model):
 class _Log(_Model):
     id: Text
     version: Literal[2]
-    versions: Annotated[list[_Entry], Field(max_length=MAX_ENTRIES)]
-    rotations: Annotated[list[_Rotation], Field(max_length=MAX_ROTATIONS)] = []
+    versions: Annotated[list[_Entry], Field(max_length=MAX_ENTRIES), FailFast()]
+    rotations: Annotated[list[_Rotation], Field(max_length=MAX_ROTATIONS), FailFast()] = []
     head: _Head | None = None
 
 
@@ -120,13 +120,13 @@ class _Record(_Model):
     fileHash: Annotated[str, StringConstraints(max_length=256)]
     size: int
     prevSig: Annotated[str, StringConstraints(max_length=1024)]
-    timestamp: Annotated[str, StringConstraints(max_length=64)]
+    timestamp: Annotated[str, StringConstraints(pattern=r"^[0-9TZ:.+-]{0,64}$")]
     signature: Annotated[str, StringConstraints(max_length=1024)]
 
 
 class _LegacyLog(_Model):
-    id: Annotated[str, StringConstraints(max_length=255)]
-    versions: Annotated[list[_Record], Field(max_length=MAX_ENTRIES)]
+    id: Annotated[str, StringConstraints(pattern=r"^[ -~]{0,255}$")]
+    versions: Annotated[list[_Record], Field(max_length=MAX_ENTRIES), FailFast()]
 
 
 class _Anchor(_Model):
@@ -134,7 +134,7 @@ class _Anchor(_Model):
     entry: Hash
     index: Integer
     size: Integer
-    path: Annotated[list[Hash], Field(max_length=MAX_PATH)]
+    path: Annotated[list[Hash], Field(max_length=MAX_PATH), FailFast()]
 
 
 class _File(_Model):
@@ -144,7 +144,7 @@ class _File(_Model):
 
 
 class _Manifest(_Model):
-    files: Annotated[list[_File], Field(min_length=1, max_length=MAX_FILES)]
+    files: Annotated[list[_File], Field(min_length=1, max_length=MAX_FILES), FailFast()]
 
 
 M = TypeVar("M", bound=_Model)

@@ -186,6 +186,26 @@ def test_format_1_does_not_pass_as_format_2_nor_the_other_way():
         assert caught.value.reason == "malformed"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"timestamp": "\x1b[2J"},
+        {"timestamp": None},
+        {"size": 1.0},
+        {"seq": True},
+        {"seq": "1"},
+        {"signature": "0" * 1025},
+        {"extra": 1},
+    ],
+)
+def test_what_cannot_be_a_record_is_malformed(change):
+    raw = document(LOG)
+    raw["versions"][1] |= change
+    with pytest.raises(LogError) as caught:
+        wire.read_any_log(json.dumps(raw))
+    assert caught.value.reason == "malformed"
+
+
 def test_the_id_of_the_document_is_compared_though_format_1_does_not_sign_it():
     with pytest.raises(LogError) as caught:
         verifying.verify(LOG, owner=DORA.owner, id="another")
