@@ -159,7 +159,7 @@ class Connection:
         """The block at a height, on the chain that the node holds for the best now."""
 
         async def ask(_: Client) -> str:
-            return await self._backend.block_hash(number)
+            return await self.backend.block_hash(number)
 
         return BlockRef(number, block_hash(await self.read(f"block {number}", ask)))
 
@@ -211,7 +211,8 @@ class Connection:
             await self.pause(failures)
 
     @property
-    def _backend(self) -> Substrate:
+    def backend(self) -> Substrate:
+        """The SDK's access to the chain itself, for what its client has no word for; ask it inside `read`."""
         if self._substrate is None:
             raise ChainError(f"chain {self.settings.label} is away")
         return self._substrate

@@ -128,10 +128,10 @@ class BlockMaker:
             time_ms = max(time_ms, parent.time_ms + 1)
             state = State(self.store, parent.number, time_ms=time_ms)
             receipts = [_timestamp(state.block, time_ms)]
+            self._initialize(state)
             state.emit(
                 "System", "ExtrinsicSuccess", {"dispatch_info": {"weight": _WEIGHT, "class": "Mandatory"}}
             )
-            self._initialize(state)
             for pending in self.store.pool()[:MAX_EXTRINSICS]:
                 try:
                     extrinsic = read_extrinsic(pending.data)
@@ -156,11 +156,12 @@ class BlockMaker:
         return min(left, default=math.inf)
 
     def _initialize(self, state: State) -> None:
-        """What happens in a block before any extrinsic."""
+        """What happens in a block before any extrinsic, with events that belong to none."""
         for netuid in _subnets(state):
             registration.update_price(state, netuid)
             if epoch.is_due(state, netuid):
                 epoch.run(state, netuid)
+        state.position = 0
 
     def _apply(self, state: State, extrinsic: Extrinsic, name: str, data: bytes, position: int) -> Receipt:
         """Charge and run an extrinsic that may enter."""

@@ -74,7 +74,7 @@ class State(View):
     def __init__(self, store: Store, base: int, *, time_ms: int) -> None:
         super().__init__(store, base + 1)
         self.time_ms = time_ms
-        self.position = 0  # of the extrinsic that runs now
+        self.position: int | None = None  # of the extrinsic that runs now; None before any does
         self.events: list[dict[str, Any]] = []
         self.nested: DispatchError | None = None  # how a call inside the extrinsic that runs now failed
         self._base = base
@@ -110,10 +110,10 @@ class State(View):
         self[where] = None
 
     def emit(self, pallet: str, event: str, attributes: Any = None) -> None:
-        """Record an event of the extrinsic that runs now."""
+        """Record an event of the extrinsic that runs now, or of the block's own work before any."""
         self.events.append(
             {
-                "phase": {"ApplyExtrinsic": self.position},
+                "phase": "Initialization" if self.position is None else {"ApplyExtrinsic": self.position},
                 "extrinsic_idx": self.position,
                 "event": {"module_id": pallet, "event_id": event, "attributes": attributes},
                 "topics": [],

@@ -26,7 +26,7 @@ from anyio.to_thread import run_sync
 
 from ...errors import RequestError
 from .. import identity, wire
-from ..entry import Entry, SignedHead, SignedOffer
+from ..entry import Entry, Offer, SignedHead, SignedOffer
 from ..errors import LogError
 from ..sales import Payment as Row
 from .errors import MalformedPayment, PaymentRefused, TillAway
@@ -205,7 +205,7 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
         settled = Settled(
             shown.payment_id, known.payer or "", known.network, known.amount, known.transaction or ""
         )
-        return await _mint(store, offer.id, offer.version, settled)
+        return _answer(await _mint(store, offer, settled), offer.version, settled)
     arrived = await till.check(shown, terms, now, begun=known is not None)
     with anyio.CancelScope(shield=True):  # from here on, what was begun is brought to a recorded end
         try:
@@ -224,16 +224,16 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
         except RequestError as error:
             raise PaymentRefused("payment_spent", error.message) from error
         settled = arrived or await till.settle(shown, terms)
-        answer = await _mint(store, offer.id, offer.version, settled)
-    return answer
+        token = await _mint(store, offer, settled)
+    return _answer(token, offer.version, settled)
 
 
-async def _mint(store: PaidStore, id: str, version: int, settled: Settled) -> JoinAnswer:
+async def _mint(store: PaidStore, offer: Offer, settled: Settled) -> str:
     token = await run_sync(
         lambda: store.mint_paid(
             settled.payment_id,
-            id,
-            version,
+            offer.id,
+            offer.version,
             settled.payer or None,
             settled.network,
             settled.amount,
@@ -242,12 +242,16 @@ async def _mint(store: PaidStore, id: str, version: int, settled: Settled) -> Jo
     )
     log.info(
         "paid id=%s version=%d network=%s amount=%d payment=%s",
-        id,
-        version,
+        offer.id,
+        offer.version,
         settled.network,
         settled.amount,
         settled.payment_id.hex(),
     )
+    return token
+
+
+def _answer(token: str, version: int, settled: Settled) -> JoinAnswer:
     receipt = {
         "success": True,
         "transaction": settled.transaction,

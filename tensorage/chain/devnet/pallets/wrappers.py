@@ -1,6 +1,8 @@
-"""Calls that carry calls: sudo, batches, and the shield's carrier."""
+"""Calls that carry calls (sudo, batches, the shield's carrier), and remarks."""
 
 from __future__ import annotations
+
+from hashlib import blake2b
 
 from ..calls import Call
 from ..errors import DispatchError
@@ -8,7 +10,6 @@ from ..state import State
 from .registry import (
     ROOT,
     Origin,
-    anything,
     dispatch,
     dispatchable,
     ensure,
@@ -78,6 +79,13 @@ def submit_encrypted(state: State, origin: Origin, ciphertext: str) -> None:
     state.emit("MevShield", "EncryptedSubmitted", {"who": signed(origin)})
 
 
-@dispatchable("System", remark=anything)
-def remark(state: State, origin: Origin, remark: object) -> None:
+@dispatchable("System", remark=octets)
+def remark(state: State, origin: Origin, remark: str) -> None:
     signed(origin)
+
+
+@dispatchable("System", remark=octets)
+def remark_with_event(state: State, origin: Origin, remark: str) -> None:
+    """Nothing but an event that names the remark by its BLAKE2b-256 hash."""
+    digest = blake2b(bytes.fromhex(remark[2:]), digest_size=32).hexdigest()
+    state.emit("System", "Remarked", {"sender": signed(origin), "hash": f"0x{digest}"})
