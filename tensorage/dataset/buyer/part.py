@@ -31,6 +31,7 @@ _READ = 4 << 20
 _SIDECAR_BYTES = 4096
 _CHECKERS = 2
 _PAGE = 4096
+_VALIDATOR = "validator"
 _ZEROS = bytes(CHUNK_SIZE)
 #: Buffers of one chunk.
 PAGES = Pages(CHUNK_SIZE, keep=4)
@@ -159,6 +160,7 @@ class Part:
 
     Attributes:
         found: bytes that were there when it was opened, 0 where it was made or dropped.
+        validator: the seller's word for the state of its file, where chunks cannot be checked.
 
     Raises:
         BusyError: another process fills it.
@@ -170,6 +172,7 @@ class Part:
         self.out = out
         self.goal = goal
         self.found = 0
+        self.validator: str | None = None
         self._disk = disk
         self.path = _part(out)
         self._sidecar = out.with_name(out.name + ".part.json")
@@ -177,11 +180,14 @@ class Part:
         self._direct: int | None = None
         try:
             self._direct = self._open_direct()
-            if self._goal() == goal.sidecar():
+            sidecar = self._read_sidecar()
+            if {name: value for name, value in sidecar.items() if name != _VALIDATOR} == goal.sidecar():
                 self.found = os.fstat(self._fd).st_size
+                validator = sidecar.get(_VALIDATOR)
+                self.validator = validator if isinstance(validator, str) else None
             else:
                 disk.resize(self._fd, 0)
-                write_atomically(disk, self._sidecar, json.dumps(goal.sidecar()).encode())
+                self._write_sidecar()
         except OSError as error:
             self.close()
             raise cannot_write(self.path, error) from error
@@ -233,18 +239,33 @@ class Part:
                 remedy="Remove it, or name another --out",
             )
 
-    def _goal(self) -> Any:
-        """What the sidecar says; None where there is none that can be read."""
+    def _read_sidecar(self) -> dict[str, Any]:
+        """What the sidecar says; nothing where there is none that can be read."""
         try:
             fd = os.open(self._sidecar, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return None
+            return {}
         try:
-            return json.loads(os.read(fd, _SIDECAR_BYTES))
+            found = json.loads(os.read(fd, _SIDECAR_BYTES))
         except (OSError, ValueError, RecursionError):
-            return None
+            return {}
         finally:
             os.close(fd)
+        return found if isinstance(found, dict) else {}
+
+    def _write_sidecar(self) -> None:
+        found = self.goal.sidecar() | ({} if self.validator is None else {_VALIDATOR: self.validator})
+        write_atomically(self._disk, self._sidecar, json.dumps(found).encode())
+
+    def note(self, validator: str | None) -> None:
+        """Keep the seller's word for the state of its file, beside what comes of it.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        if validator != self.validator:
+            self.validator = validator
+            self._write_sidecar()
 
     def allocate(self) -> None:
         """Take the space for the whole file.

@@ -52,7 +52,7 @@ class RangeReader:
         context: makes the TLS context, for https.
 
     Attributes:
-        etag: the strong ETag of the last answer, None where it had none; `modified` its Last-Modified.
+        validator: the strong ETag of the last answer, or its Last-Modified; None where it had neither.
     """
 
     def __init__(
@@ -75,8 +75,7 @@ class RangeReader:
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
         self._aborted = ""
-        self.etag: str | None = None
-        self.modified: str | None = None
+        self.validator: str | None = None
 
     def open(self, wanted: Wanted, *, if_range: str | None = None) -> int:
         """Ask; returns the byte at which the answer begins: `wanted.start`, or 0 where all is sent anew.
@@ -224,7 +223,8 @@ class RangeReader:
             raise _refusal(answer)
         if (encoding := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
             raise SourceFault(f"sends the file as {encoding[:20]!a}", final=True)
-        self.etag, self.modified = _strong(answer.headers.get("ETag")), answer.headers.get("Last-Modified")
+        headers = answer.headers
+        self.validator = _strong(headers.get("ETag")) or _date(headers.get("Last-Modified"))
         if answer.status == 206:
             start, end = self._range(answer, wanted)
         elif wanted.start == 0 or anew:
@@ -279,7 +279,7 @@ def _refusal(answer: http.client.HTTPResponse) -> SourceFault:
     )
 
 
-def as_date(text: str | None) -> str | None:
+def _date(text: str | None) -> str | None:
     """A Last-Modified that can be used as a validator; None where it is no date."""
     if not text or len(text) > 64:
         return None
