@@ -1,8 +1,8 @@
 """Logs and statements as JSON.
 
-What comes in is capped first and then read strictly: UTF-8, no name twice in an object, no unknown name, no
-NaN, integers that are integers, hex in lower case and of the one right length. Every fault is a LogError
-with a reason. Nothing here is verified: `log.verify_log` does, and `memory.check_head`.
+What comes in is read strictly (`strict`), and then held against a model: no unknown name, integers that are
+integers, hex in lower case and of the one right length. Every fault is a LogError with a reason. Nothing
+here is verified: `log.verify_log` does, and `memory.check_head`.
 
 A log document has {"id", "version": 2, "versions": [...], "rotations": [...], "head": {...}}; rotations and
 head may be absent. Documents of format 1 have no "version", or are a bare list of records.
@@ -34,19 +34,34 @@ from .entry import (
 from .errors import LogError
 from .legacy import LegacyLog, LegacyRecord
 from .log import MAX_ENTRIES, MAX_ROTATIONS, Log
-from .manifest import MAX_FILES, MAX_INTEGER, File, manifest_json
+from .manifest import MAX_FILES, MAX_INTEGER, File
+from .strict import strict_json
 
-__all__ = ["manifest_json"]
+__all__ = [
+    "MAX_LOG_BYTES",
+    "MAX_STATEMENT_BYTES",
+    "Raw",
+    "anchor_json",
+    "entry_json",
+    "head_header",
+    "head_json",
+    "log_json",
+    "offer_json",
+    "read_anchor",
+    "read_any_log",
+    "read_entry",
+    "read_head",
+    "read_head_header",
+    "read_log",
+    "read_manifest",
+    "read_offer",
+    "rotation_json",
+    "strict_json",
+]
 
 MAX_LOG_BYTES = 16 << 20
 MAX_STATEMENT_BYTES = 16 << 10
 MAX_PATH = 64
-_MAX_DIGITS = 20
-#: An object takes up to 240 bytes of memory, a string 50: one for each so many letters, and some to spare for
-#: names of files. The smallest record, a file of a manifest, has 100 letters, a bracket and three commas.
-_SPARE = 2048
-_BRACKET_LETTERS = 48
-_COMMA_LETTERS = 12
 
 #: JSON text, or a JSON value that was read from some already.
 Raw = bytes | str | Mapping[str, Any]
@@ -148,47 +163,6 @@ class _Manifest(_Model):
 
 
 M = TypeVar("M", bound=_Model)
-
-
-def strict_json(raw: bytes | str, what: str, limit: int) -> Any:
-    """The JSON value in at most `limit` bytes of UTF-8 (or letters), read strictly.
-
-    Raises:
-        LogError: too_large or malformed.
-    """
-    if len(raw) > limit:
-        raise LogError("too_large", f"{what} has {len(raw)} bytes, at most {limit} are read")
-    try:
-        text = raw.decode() if isinstance(raw, bytes) else raw
-        brackets, commas = text.count("{") + text.count("["), text.count(",")
-        if brackets > _SPARE + len(text) // _BRACKET_LETTERS or commas > _SPARE + len(text) // _COMMA_LETTERS:
-            raise LogError("too_large", f"{what} would take many times its size in memory")
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_fraction,
-            parse_constant=_fraction,
-        )
-    except (ValueError, RecursionError) as error:
-        raise LogError("malformed", f"{what} is not JSON as it should be: {error}") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has one name twice")
-    return found
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"an integer of {len(digits)} digits")
-    return int(digits)
-
-
-def _fraction(text: str) -> float:
-    raise ValueError(f"{text[:40]} is no integer")
 
 
 def _model(model: type[M], raw: Any, what: str, limit: int = MAX_STATEMENT_BYTES) -> M:

@@ -19,6 +19,7 @@ DATASET_CORE = (
     "manifest",
     "memory",
     "names",
+    "strict",
     "wire",
 )
 
