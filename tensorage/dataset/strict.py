@@ -1,4 +1,4 @@
-"""JSON from anybody, read strictly: capped first, and nothing in it that two readers could take for two things.
+"""JSON from anybody, read strictly: capped first, and without what two readers read as two things.
 
 UTF-8, no name twice in an object, no fraction, NaN or infinity, no integer of more than 20 digits. A
 document that would take many times its size in memory is refused before it does.
