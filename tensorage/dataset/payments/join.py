@@ -77,6 +77,8 @@ class PaidStore(Protocol):
         payer: str | None = None,
     ) -> Row: ...
 
+    def drop_payment(self, payment_id: bytes, /) -> None: ...
+
     def mint_paid(
         self,
         payment_id: bytes,
@@ -223,7 +225,12 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
             )
         except RequestError as error:
             raise PaymentRefused("payment_spent", error.message) from error
-        settled = arrived or await till.settle(shown, terms)
+        try:
+            settled = arrived or await till.settle(shown, terms, begun=known is not None)
+        except PaymentRefused:
+            if known is None:
+                await run_sync(store.drop_payment, shown.payment_id)
+            raise
         token = await _mint(store, offer, settled)
     return _answer(token, offer.version, settled)
 
@@ -278,7 +285,7 @@ def _terms(
             "other_offer", f"`accepted` does not carry the signed offer: {error.message}"
         ) from error
     offer = signed.offer
-    until = (owners or {current.offer.owner: 2**53}).get(offer.owner)
+    until = ({current.offer.owner: 2**53} if owners is None else owners).get(offer.owner)
     if until is None or (offer.id, offer.version) != (current.offer.id, current.offer.version):
         raise PaymentRefused(
             "other_offer", "the payment is for another owner's offer, another dataset or version"

@@ -25,6 +25,8 @@ __all__ = ["Chosen", "Limits", "choose"]
 
 #: Seconds that an offer must be good for, so that it is still when the payment arrives.
 MARGIN = 120
+#: How money moves on each kind of network; anything else would be signed in another way.
+TRANSFER_METHODS = {"bittensor": "tao-remark", "eip155": "eip3009"}
 _EVM_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 Verify = Callable[[str, bytes, bytes], bool]
@@ -106,9 +108,11 @@ def _scheme(way: Requirement, limits: Limits) -> None:
             f"the seller wants to be paid on {way.network}, not on {', '.join(sorted(limits.networks))}",
             remedy="Name that network, if you have a wallet for it",
         )
-    if way.extra.get("assetTransferMethod", "eip3009") != "eip3009":
+    known = TRANSFER_METHODS.get(way.network.partition(":")[0])
+    if known is None or way.extra.get("assetTransferMethod", known) != known:
+        method = way.extra.get("assetTransferMethod")
         raise PolicyRefusal(
-            "other_transfer", f"the seller asks for transfer method {way.extra['assetTransferMethod']!r:.40}"
+            "other_transfer", f"the seller asks for transfer method {method!r:.40}, not {known!r}"
         )
 
 

@@ -86,9 +86,12 @@ class Till(Protocol):
             PaymentRefused: it is not good.
         """
 
-    async def settle(self, shown: Presented, terms: Terms) -> Settled:
+    async def settle(self, shown: Presented, terms: Terms, *, begun: bool) -> Settled:
         """Move the money. The payment has been journaled, and its fate may be unknown after a failure.
 
+        Args:
+            begun: as in `check`.
+
         Raises:
-            PaymentRefused: it was refused, for good.
+            PaymentRefused: it was refused, and no earlier attempt has moved the money either.
         """
