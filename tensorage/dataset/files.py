@@ -12,15 +12,14 @@ Tests put another Disk in this one's place, which keeps no more than that, and s
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import os
 import threading
 from pathlib import Path
 
+from .. import direct
 from ..errors import StorageError
 
-_DIRECT: int = getattr(os, "O_DIRECT", 0)
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW
 _number = itertools.count()
 
@@ -40,13 +39,8 @@ class Disk:
 
         If it does, offsets, lengths and addresses in memory must be multiples of 4,096.
         """
-        if _DIRECT:
-            try:
-                return self.open(path, flags | _DIRECT, mode), True
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-        return self.open(path, flags & ~os.O_EXCL, mode), False
+        fd = self.open(path, flags, mode)
+        return fd, direct.bypass(fd)
 
     def close(self, fd: int) -> None:
         """Close a descriptor; flushes nothing."""
@@ -54,17 +48,7 @@ class Disk:
 
     def write(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data` at `offset`."""
-        left = memoryview(data).cast("B")
-        while left:
-            try:
-                written = os.pwrite(fd, left, offset)
-            except OSError as error:
-                flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-                if error.errno != errno.EINVAL or not flags & _DIRECT:
-                    raise
-                fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~_DIRECT)  # opens files so, and does not write them
-                continue
-            left, offset = left[written:], offset + written
+        direct.write_at(fd, offset, memoryview(data).cast("B"), direct=True)
 
     def allocate(self, fd: int, size: int) -> None:
         """Take the space for `size` bytes now, so that a full disk shows before the work is done."""

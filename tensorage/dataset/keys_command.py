@@ -75,8 +75,8 @@ def rotate(
 ) -> None:
     """Hand a dataset on to another key, which signs it from the next version on. It is for good.
 
-    Both keys sign that. Restart a server of that dataset with the new key. If this breaks off, the same command
-    goes on with it.
+    Both keys sign that. Restart a server of that dataset with the new key. If this breaks off, the same
+    command goes on with it.
 
     Example: dataset keys rotate chats --new-wallet.hotkey second
     """

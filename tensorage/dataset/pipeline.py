@@ -18,14 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 
-from .. import merkle
+from .. import direct, merkle
 from .chunks import CHUNK_SIZE, Digest
 from .files import Disk
 
 BLOCK_SIZE = 4 * CHUNK_SIZE
 _BUFFERS = 5
 _PAGE = 4096
-_DIRECT: int = getattr(os, "O_DIRECT", 0)
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 #: Takes a block, how many bytes of it count, and its offset; the block goes on to a whole page.
@@ -113,6 +112,7 @@ def _run(fd: int, size: int, sinks: Sequence[_Sink], tell: Tell) -> None:
         if count == 1:
             if size:
                 _fill(read, buffers[0], size, 0)
+                tell(size)
                 for sink in sinks:
                     sink(buffers[0], size, 0)
             return
@@ -145,10 +145,10 @@ _Read = Callable[[memoryview, int], int]
 @contextmanager
 def _reader(fd: int) -> Iterator[_Read]:
     """Reads from the page cache what is in it and the rest past it, where the system can do both."""
-    direct = _reopen_direct(fd) if _NOWAIT else -1
+    past_cache = _reopen(fd) if _NOWAIT else -1
 
     def read(into: memoryview, offset: int) -> int:
-        if direct < 0:
+        if past_cache < 0:
             return os.preadv(fd, [into], offset)
         try:
             return os.preadv(fd, [into], offset, _NOWAIT)
@@ -157,7 +157,7 @@ def _reader(fd: int) -> Iterator[_Read]:
                 raise
         if offset % _PAGE == 0 and len(into) % _PAGE == 0:
             try:
-                return os.preadv(direct, [into], offset)
+                return os.preadv(past_cache, [into], offset)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
@@ -166,16 +166,20 @@ def _reader(fd: int) -> Iterator[_Read]:
     try:
         yield read
     finally:
-        if direct >= 0:
-            os.close(direct)
+        if past_cache >= 0:
+            os.close(past_cache)
 
 
-def _reopen_direct(fd: int) -> int:
-    """The same open file past the page cache, -1 where that does not work."""
+def _reopen(fd: int) -> int:
+    """Another descriptor of an open file, past the page cache; -1 where that does not work."""
     try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | _DIRECT)
+        again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return -1  # no /proc, or no such file system: the cache will do
+        return -1  # no /proc: the cache will do
+    if direct.bypass(again):
+        return again
+    os.close(again)
+    return -1
 
 
 def _fill(read: _Read, block: memoryview, length: int, offset: int) -> None:
