@@ -20,6 +20,7 @@ _MEMBERS = "tensorage.dataset.members_command"
 _ANCHOR = "tensorage.dataset.anchor_command"
 _KEYS = "tensorage.dataset.keys_command"
 _PUBLISH = "tensorage.dataset.server.publish_command"
+_APPROVE = "tensorage.dataset.server.approve_command"
 _BUYER = "tensorage.dataset.buyer.buyer_commands"
 
 #: Command -> (module with its typer app, one line of help), in the order of a dataset's life.
@@ -32,7 +33,7 @@ COMMANDS = {
     "anchor": (_ANCHOR, "Put the heads of all your datasets on chain."),
     "keys": (_KEYS, "Show who signs, or hand datasets on to another key."),
     "publish": (_PUBLISH, "Serve a dataset to its members and sell access."),
-    "approve": (_PUBLISH, "Let somebody in who asked to join."),
+    "approve": (_APPROVE, "Let somebody in who asked to join."),
     "buy": (_BUYER, "Fetch a version, verified; pay for it first if need be."),
     "join": (_BUYER, "Ask an owner for access, and keep the token."),
     "verify": (_BUYER, "Verify a version log: of yours, of a seller's, of a file."),

@@ -15,7 +15,6 @@ from ...errors import RequestError, TensorageError
 from ...transport.gate import Refusals, Scope
 from ...transport.limits import Limits
 from ...transport.refusals import RefusalLog
-from ...transport.uploads import Uploads
 from .context import Context
 from .desk import Desk
 from .device import Codes
@@ -69,7 +68,7 @@ def create_app(
     async def failed(request: Request, error: Exception) -> Response:
         return refused(request.scope, Refusal("server_error", "internal error"))
 
-    keeper = Gatekeeper(context, desk, Uploads(limits), clock)
+    keeper = Gatekeeper(context, desk, limits, clock)
     codes = Codes(context.clock, context.rng, is_open=context.membership == "open")
     add_routes(app, keeper, Handlers(context, desk, codes, reading).routes())
     return app

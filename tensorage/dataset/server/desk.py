@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -97,7 +97,7 @@ class Desk:
         if edition.head is None:
             return True
         issued, expires = edition.head.head.issued, edition.head.head.expires
-        return issued <= self._context.clock() < issued + (expires - issued) // 2
+        return issued <= self._context.clock() <= issued + (expires - issued) // 2
 
     def _load(self) -> Edition:
         context = self._context
@@ -134,10 +134,10 @@ class Desk:
         elif before is not None and after.newest != before.newest:
             logger.info("serving a new version dataset=%s version=%d", self._context.id, after.newest)
 
-    async def check_all(self, edition: Edition) -> list[int]:
-        """Hash all artifacts, newest first; returns the versions of which there is none that is intact."""
+    async def check(self, edition: Edition, versions: Iterable[int]) -> list[int]:
+        """Hash the artifacts of some versions; returns those that have none that is intact."""
         bad = []
-        for version in range(edition.newest, 0, -1):
+        for version in versions:
             try:
                 _, file = await self.open(edition, version)
             except Refusal:

@@ -26,16 +26,17 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from ...transport.gate import TIME, Scope, address_of
-from ...transport.limits import Rate, TokenBuckets
-from ...transport.refusals import RateLimited
-from ...transport.uploads import Uploads
+from ...errors import RequestError
+from ...transport.gate import TIME, Message, Scope, address_of
+from ...transport.limits import Limits, Rate, TokenBuckets
+from ...transport.refusals import HttpRefusal, RateLimited
 from ..members import Denied, Member
 from .context import Context
 from .desk import Desk, Edition
 from .refusal import Refusal
 
-#: Key of the head statement in the ASGI scope: goes with every answer about the dataset, refusals included.
+#: Key of the head statement in the ASGI scope: goes with every answer about the dataset from
+#: there on where the id was found right, refusals included.
 HEAD = "tensorage.dataset.head"
 #: The largest body of a request, in bytes.
 MAX_BODY = 64 * 1024
@@ -117,10 +118,10 @@ class Gatekeeper:
         clock: seconds, steady; for rates.
     """
 
-    def __init__(self, context: Context, desk: Desk, uploads: Uploads, clock: Callable[[], float]) -> None:
+    def __init__(self, context: Context, desk: Desk, limits: Limits, clock: Callable[[], float]) -> None:
         self._context = context
         self._desk = desk
-        self._uploads = uploads
+        self._limits = limits
         self._clock = clock
 
     def guarded(self, route: Route) -> Callable[[Request], Awaitable[Response]]:
@@ -207,8 +208,24 @@ class Gatekeeper:
             raise Refusal(error.kind, error.message) from error
 
     async def _body(self, request: Request) -> bytes:
-        async with self._uploads.call(request) as call:
-            return b"".join([piece async for piece in call.chunks(MAX_BODY)])
+        body, more, seconds = b"", True, self._limits.idle_seconds
+        if (
+            int(request.headers.get("content-length", "0")) > MAX_BODY
+        ):  # the transport saw that it is a number
+            raise RequestError("too_large", f"a body may have {MAX_BODY} bytes")
+        while more:
+            message: Message | None = None
+            with anyio.move_on_after(seconds):
+                message = await request.receive()
+            if message is None:
+                raise HttpRefusal(408, f"nothing came for {seconds:g} s")
+            if message["type"] != "http.request":
+                raise RequestError("malformed", "the connection closed before the body was whole")
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MAX_BODY:
+                raise RequestError("too_large", f"a body may have {MAX_BODY} bytes")
+        return body
 
 
 class _GatedRoute(APIRoute):

@@ -23,6 +23,7 @@ from .device import CODE_SECONDS, POLL_SECONDS, Codes
 from .gate import Access, Route, Visit
 from .ranges import Span, Validators, answer, etag_of
 from .refusal import Refusal
+from .selling import JOIN_SECONDS
 from .sending import BytesResponse, FileResponse, Part, multipart
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ class Handlers:
         edition, version, sale = _sound(visit), _version(visit), self._context.sale
         if sale is None:
             raise RuntimeError("the gate lets nobody buy where nothing is sold")
-        visit.more_time(sale.seconds)
+        visit.more_time(JOIN_SECONDS)
         found = await sale.join(visit.headers, edition.log, edition.entry(version), _head(edition))
         return _json(found.body, found.headers, found.status)
 

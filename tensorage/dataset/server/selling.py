@@ -21,6 +21,8 @@ from ..store import Store
 
 #: Headers in which a payment may come; the first that is there counts.
 PAYMENT_HEADERS = ("payment-signature", "x-payment")
+#: How long a payment may take to be judged and settled; who waits longer asks again with the same one.
+JOIN_SECONDS = 180.0
 #: Last unix second at which an offer by the owner's present key counts: none.
 _ALWAYS = 2**53
 
@@ -50,11 +52,6 @@ class Sale:
         self._url = url
         self._clock = clock
         self._offers: dict[int, SignedOffer] = {}
-
-    @property
-    def seconds(self) -> float:
-        """How long a payment may take to be judged and settled."""
-        return float(self._till.max_timeout) + 60.0
 
     async def join(
         self, headers: Mapping[str, Sequence[str]], log: Log, entry: Entry, head: SignedHead

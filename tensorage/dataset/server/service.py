@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 LIMITS = Limits(
     header_seconds=10.0, idle_seconds=10.0, max_uploads=128, per_address=Rate(per_second=200, burst=1000)
 )
+#: Where all connections come from this machine, an address has as many as there are.
+TUNNELLED = replace(LIMITS, connections_per_address=LIMITS.max_connections)
 _HANDSHAKE_SECONDS = 10.0
 _REAP_SECONDS = 0.25
 _READERS = 16
@@ -75,11 +78,11 @@ class Service:
         self._reading = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         self._hashing = ThreadPoolExecutor(_HASHERS, thread_name_prefix="hasher")
         self.desk = Desk(context, self._hashing)
-        app = create_app(
+        self.app = create_app(
             context, self.desk, reading=self._reading, limits=limits, refusals=refusals, clock=clock
         )
-        gate = Gate(app, limits, refusals, metrics=None, clock=clock)
-        self._app: App = _Forwarded(gate) if tunnelled else gate
+        gate = Gate(self.app, limits, refusals, metrics=None, clock=clock)
+        self._outermost: App = _Forwarded(gate) if tunnelled else gate
         self._server: _Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -92,7 +95,7 @@ class Service:
         listener = listen(self.host, self.port, flag="--port")
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
-            self._app,
+            self._outermost,
             http=partial(AxonProtocol, shared=self._connections),  # type: ignore[arg-type] # a factory will do
             ws="none",
             lifespan="off",

@@ -1,0 +1,234 @@
+"""The command that serves a dataset.
+
+Exit codes: 0 done; 1 it failed; 2 something that the user can put right; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ... import config
+from ...chain.address import public_key
+from ...errors import UsageError
+from ...service import lifetime
+from ...transport.refusals import one_line
+from ..identity import kind_of
+from ..options import DEFAULT_HOME, AsJson, DatasetHome, DatasetId, open_store, signer_choice
+from ..payments.pricing import price as check_price
+from ..signing import KeyOption, SignerOption, load_signer
+from .context import Membership
+from .publishing import TAO, Plan, Price, Publishing
+
+app = typer.Typer(add_completion=False)
+
+_EVM_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+_URL = re.compile(r"https?://[\x21-\x7e]{1,2000}", re.ASCII)
+
+
+@app.command()
+def publish(
+    id: DatasetId,
+    membership: Annotated[
+        str,
+        typer.Option(metavar="open|invite", help="Whether everybody gets in who asks, or whom you approve."),
+    ] = "invite",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's own need TLS.")
+    ] = "127.0.0.1",
+    tunnel: Annotated[
+        bool | None,
+        typer.Option(
+            "--tunnel/--no-tunnel",
+            help="Let others in through a tunnel of cloudflared.",
+            show_default="where cloudflared is installed",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", "--tls_cert", metavar="PEM", help="Certificate, and its chain."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", "--tls_key", metavar="PEM", help="Key of the certificate.")
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option("--public-url", "--public_url", metavar="URL", help="Where others reach this server."),
+    ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option("--mirror", metavar="URL", help="Where the same bytes are to be had; repeat it."),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="Sell access, in TAO or USDC.", show_default="not sold"),
+    ] = None,
+    price_per_mb: Annotated[
+        str | None,
+        typer.Option(
+            "--price-per-mb", "--price_per_mb", metavar="AMOUNT", help="The same, for each 2^20 bytes."
+        ),
+    ] = None,
+    pay_to: Annotated[
+        str | None,
+        typer.Option("--pay-to", "--pay_to", metavar="ADDRESS", help="Payee.", show_default="the owner"),
+    ] = None,
+    chain: Annotated[
+        str | None,
+        typer.Option(
+            "--chain",
+            metavar="NAME",
+            help="Where it is paid: bittensor, base, base-sepolia, eip155:N.",
+            show_default=TAO,
+        ),
+    ] = None,
+    facilitator: Annotated[
+        str | None, typer.Option(metavar="URL", help="Who settles payments on an EVM chain.")
+    ] = None,
+    store: Annotated[str, typer.Option(metavar="local|subnet", help="Where the bytes are kept.")] = "local",
+    signer: SignerOption = "hotkey",
+    key: KeyOption = None,
+    home: DatasetHome = DEFAULT_HOME,
+    wallet_name: config.WalletName = "default",
+    wallet_hotkey: config.WalletHotkey = "default",
+    wallet_path: config.WalletPath = config.DEFAULT_WALLET_PATH,
+    network: config.Network = config.DEFAULT_NETWORK,
+    chain_endpoint: config.ChainEndpoint = None,
+    as_json: AsJson = False,
+    logging_debug: config.LoggingDebug = False,
+    config_file: config.Config = None,
+) -> None:
+    """Serve a dataset to its members until interrupted; new versions are served without a restart.
+
+    Example: dataset publish chats --price 0.5 --wallet.name owner
+    """
+    config.setup_logging(config.LogSettings(debug=logging_debug), "publish")
+    if store != "local":
+        raise UsageError(
+            f"--store {store[:40]!r} cannot be had yet", remedy="Leave it out: the bytes are kept in the home"
+        )
+    with open_store(home, id=id) as opened:
+        owner = load_signer(signer_choice(signer, key, home, (wallet_name, wallet_hotkey, wallet_path)))
+        settings = (network, chain_endpoint)
+        plan = Plan(
+            id=id,
+            membership=_membership(membership),
+            host=host,
+            port=port,
+            tls=_tls(tls_cert, tls_key),
+            tunnel=tunnel,
+            public_url=None if public_url is None else _url(public_url, "--public-url").rstrip("/"),
+            mirrors=tuple(_url(url, "--mirror") for url in mirror or ()),
+            price=_price(price, price_per_mb, pay_to, chain, facilitator, owner.owner, settings),
+        )
+        publishing = Publishing(
+            plan,
+            opened,
+            owner,
+            clock=lambda: int(time.time()),
+            rng=os.urandom,
+            tell=_print_json if as_json else _print_text,
+            warn=lambda line: typer.echo(f"warning: {one_line(line, 1000)}", err=True),
+        )
+        asyncio.run(lifetime.serve(publishing.run))
+
+
+def _membership(text: str) -> Membership:
+    if text == "open":
+        return "open"
+    if text == "invite":
+        return "invite"
+    raise UsageError(f"there is no membership {text[:40]!r}", remedy="Take --membership open or invite")
+
+
+def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError("one of --tls-cert and --tls-key is missing", remedy="Name both, or neither")
+    return certificate.expanduser(), key.expanduser()
+
+
+def _url(text: str, flag: str) -> str:
+    if not _URL.fullmatch(text):
+        raise UsageError(f"{flag} {text[:80]!r} is no URL", remedy="Write it like https://example.org/data")
+    return text
+
+
+def _price(
+    flat: str | None,
+    per_mb: str | None,
+    pay_to: str | None,
+    chain: str | None,
+    facilitator: str | None,
+    owner: str,
+    settings: tuple[str, str | None],
+) -> Price | None:
+    """What access costs; None where it is not sold.
+
+    Raises:
+        UsageError: there is no price where one is meant, or the payee cannot be paid there.
+    """
+    if flat is None and per_mb is None:
+        for flag, value in (("--pay-to", pay_to), ("--chain", chain), ("--facilitator", facilitator)):
+            if value is not None:
+                raise UsageError(f"{flag} is there and no price", remedy="Add --price or --price-per-mb")
+        return None
+    if flat is not None and per_mb is not None:
+        raise UsageError("there are two prices", remedy="Take --price or --price-per-mb")
+    check_price(flat if per_mb is None else per_mb)
+    chain = chain or TAO
+    payee = pay_to or owner
+    if chain == TAO:
+        try:
+            fits = kind_of(payee) == "sr25519"
+            public_key(payee)
+        except ValueError:
+            fits = False
+        if facilitator is not None:
+            raise UsageError("nobody settles payments in TAO", remedy="Leave out --facilitator")
+    else:
+        fits = _EVM_ADDRESS.fullmatch(payee) is not None
+    if not fits:
+        raise UsageError(
+            f"{payee[:80]!r} cannot be paid on {chain[:40]}",
+            remedy="Name an address of that chain with --pay-to",
+        )
+    network, endpoint = settings
+
+    def till() -> Any:
+        from ...chain.network import ChainSettings  # noqa: PLC0415 - loads the chain's SDK
+        from .tills import open_till  # noqa: PLC0415 - likewise
+
+        return open_till(chain, facilitator, lambda: ChainSettings(network, endpoint, 0))
+
+    unit, text = ("flat", flat) if flat is not None else ("mb", per_mb)
+    return Price(str(text), "flat" if unit == "flat" else "mb", payee, facilitator, till)
+
+
+def _print_json(found: dict[str, Any]) -> None:
+    print(json.dumps(found), flush=True)
+
+
+def _print_text(found: dict[str, Any]) -> None:
+    url = found["public_url"] or found["local_addr"]
+    lines = [
+        f'Publishing "{found["id"]}", head v{found["head"]}',
+        f"  public URL:  {found['public_url'] or 'none, only this machine can reach it'}",
+        f"  local URL:   {found['local_addr']}",
+        f"  owner:       {found['owner']}",
+        f"  membership:  {found['membership']}",
+        f"  price:       {found['price'] or 'not sold'}",
+        f"  buyers:      dataset buy {url}/dataset/{found['id']} --owner {found['owner']}",
+    ]
+    if found["membership"] == "invite":
+        lines.append(f"  let in:      dataset approve CODE --dataset {found['id']}")
+    print("\n".join(lines), flush=True)

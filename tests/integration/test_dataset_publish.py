@@ -1,0 +1,384 @@
+"""`publish` and `approve` as real processes: what they leave behind, whom they let in, how they end."""
+
+import asyncio
+import contextlib
+import datetime
+import json
+import os
+import random
+import re
+import signal
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from dataset_shop import ID, auth, record, told
+from typer.testing import CliRunner
+
+from tensorage.chain.wallet import Hotkey
+from tensorage.dataset.server import publish_command
+from tensorage.dataset.server.state import running
+from tensorage.dataset.signing import KEY_NAME, make_key, read_key
+from tensorage.dataset.store import Store
+from tensorage.errors import UsageError
+
+V1, V2 = b'{"a":1}\n' * 1000, b'{"b":2}\n' * 1000
+COMMAND = [sys.executable, "-m", "tensorage", "dataset"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An owner's home with one version, and a secp256k1 key to sign with."""
+    where = tmp_path / "home"
+    with Store(where) as store:
+        record(store, tmp_path / "bundles", V1, signer=make_key(where / KEY_NAME, os.urandom))
+    return where
+
+
+class Server:
+    """A running `publish --json`."""
+
+    def __init__(self, home: Path, *options: str, id: str = ID, path: str | None = None) -> None:
+        environment = os.environ | {"TENSORAGE_DATASET_HOME": str(home)}
+        environment["PATH"] = os.environ["PATH"] if path is None else path
+        command = [*COMMAND, "publish", id, "--json", "--signer", "secp256k1", *options]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.said: list[str] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait(20)
+            self._listener.join(20)
+            raise AssertionError(f"exit {self.process.returncode}: {''.join(self.said)}")
+        self.told: dict[str, Any] = json.loads(line)
+        self.url: str = self.told["local_addr"]
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(self.process.stderr)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(20)
+        self._listener.join(20)
+        return code
+
+    def until_said(self, pattern: str) -> str:
+        for _ in range(400):
+            for line in list(self.said):
+                if re.search(pattern, line):
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} was not said: {self.said}")
+
+
+@contextlib.contextmanager
+def publishing(home: Path, *options: str, **more: Any) -> Iterator[Server]:
+    server = Server(home, *options, **more)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait(20)
+
+
+def run(home: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"TENSORAGE_DATASET_HOME": str(home)}
+    environment["PATH"] = os.environ["PATH"] if path is None else path
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def join(client: httpx.Client, worker: str) -> dict[str, str]:
+    return client.post("/auth/device/code", json={"worker": worker}).json()  # type: ignore[no-any-return]
+
+
+def poll(client: httpx.Client, code: dict[str, str]) -> dict[str, str]:
+    reply = client.post("/auth/device/token", json={"device_code": code["device_code"]})
+    return reply.json()  # type: ignore[no-any-return]
+
+
+def test_a_published_dataset_is_joined_with_approve_grows_and_ends_cleanly(
+    home: Path, tmp_path: Path
+) -> None:
+    with publishing(home, "--no-tunnel") as server:
+        path = home / "serve" / f"{ID}.json"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        (state,) = running(home)
+        assert (state.local_addr, state.public_url) == (server.url, None)
+        assert re.fullmatch("tensorage-owner-[0-9a-f]{48}", state.owner_token)
+        command_line = Path(f"/proc/{server.process.pid}/cmdline").read_text()
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=20) as client:
+            code = join(client, "gpu\x1b[2J-7")
+            approved = run(home, "approve", code["user_code"].lower())
+            assert (approved.returncode, approved.stderr) == (0, "")
+            assert approved.stdout == f"Approved {code['user_code']} into \"{ID}\", for 'gpu [2J-7'\n"
+            again = run(home, "approve", code["user_code"], "--json")
+            assert (again.returncode, again.stdout) == (2, "")
+            assert "approved already" in again.stderr
+            token = poll(client, code)["token"]
+            assert client.get(f"/dataset/{ID}/download", headers=auth(token)).content == V1
+            with Store(home) as store:
+                record(store, tmp_path / "bundles", V2, signer=read_key(home / KEY_NAME))
+            owner = auth(state.owner_token)
+            assert client.get(f"/dataset/{ID}/download", headers=owner).content == V2
+        twice = run(home, "publish", ID, "--signer", "secp256k1", "--no-tunnel")
+        assert (twice.returncode, "published already" in twice.stderr) == (2, True)
+        assert server.stop() == 0
+        assert not path.exists()
+        assert running(home) == []
+        secrets = (state.owner_token, token)
+        assert not any(secret in text for secret in secrets for text in [*server.said, command_line])
+    with Store(home) as store:
+        assert [(found.label, found.version, found.stop) for found in store.downloads(ID)] == [
+            ("gpu [2J-7", 1, len(V1))
+        ]
+    nobody = run(home, "approve", "AAAA-AAAA")
+    assert (nobody.returncode, "no dataset is running" in nobody.stderr) == (2, True)
+
+
+def test_approve_asks_which_of_several_and_forgets_servers_that_were_killed(
+    home: Path, tmp_path: Path
+) -> None:
+    with Store(home) as store:
+        record(store, tmp_path / "bundles", V2, id="other", signer=read_key(home / KEY_NAME))
+    with publishing(home, "--no-tunnel") as one, publishing(home, "--no-tunnel", id="other"):
+        which = run(home, "approve", "AAAA-AAAA")
+        assert (which.returncode, "multiple datasets running" in which.stderr) == (2, True)
+        with httpx.Client(base_url=one.url, trust_env=False, timeout=20) as client:
+            code = join(client, "w")
+            assert run(home, "approve", code["user_code"], "--dataset", ID).returncode == 0
+            assert poll(client, code)["status"] == "authorized"
+        assert one.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert (home / "serve" / f"{ID}.json").exists()
+        assert [state.id for state in running(home)] == ["other"]
+        gone = run(home, "approve", "AAAA-AAAA", "--dataset", ID)
+        assert (gone.returncode, "not running" in gone.stderr) == (2, True)
+        wrong = run(home, "approve", "AAAA-AAAA")
+        assert (wrong.returncode, "no such code" in wrong.stderr) == (2, True)
+    with publishing(home, "--no-tunnel"):
+        assert [state.id for state in running(home)] == [ID]
+
+
+def test_what_would_give_the_dataset_away_is_refused(home: Path, tmp_path: Path) -> None:
+    payee = Hotkey.from_uri("//Alice").ss58
+    refusals = {
+        ("--membership", "open", "--price", "1", "--pay-to", payee): "without paying",
+        ("--host", "0.0.0.0"): "--tls-cert",
+        ("--membership", "all"): "open or invite",
+        ("--price", "0"): "not above zero",
+        ("--price", "1e3"): "plain decimal",
+        ("--price-per-mb", ""): "no price",
+        ("--price", "1", "--price-per-mb", "1"): "two prices",
+        ("--pay-to", payee): "no price",
+        ("--price", "1"): "cannot be paid on bittensor",  # the owner's key is none of that chain
+        ("--price", "1", "--chain", "base", "--pay-to", payee): "cannot be paid on base",
+        ("--tls-cert", "a.pem"): "--tls-key",
+        ("--tls-cert", "a.pem", "--tls-key", "b.pem"): "cannot be used for TLS",
+        ("--store", "subnet"): "cannot be had yet",
+    }
+    for options, words in refusals.items():
+        arguments = [ID, "--home", str(home), "--signer", "secp256k1", "--no-tunnel", *options]
+        result = CliRunner().invoke(publish_command.app, arguments)
+        assert isinstance(result.exception, UsageError), (options, result)
+        assert re.search(words, str(result.exception)), (options, result.exception)
+    missing = run(home, "publish", ID, "--signer", "secp256k1", "--tunnel", path="/nonexistent")
+    assert missing.returncode == 2
+    assert "cloudflared is not on the PATH. Install cloudflared" in missing.stderr
+    with Store(home) as store:
+        path = store.artifact(ID, 1).path
+    path.chmod(0o600)
+    path.write_bytes(V1[:-1] + b" ")
+    edited = run(home, "publish", ID, "--signer", "secp256k1", "--no-tunnel")
+    assert (edited.returncode, "changed after it was signed" in edited.stderr) == (1, True)
+    assert running(home) == []
+
+
+#: Says what the real one says, then passes connections through for nobody, until it is told to end.
+CLOUDFLARED = f"""#!{sys.executable}
+import os, signal, sys, time
+assert sys.argv[1:4] == ["tunnel", "--no-autoupdate", "--url"], sys.argv
+open(os.environ["FAKE_HOME"] + "/pid", "w").write(str(os.getpid()))
+open(os.environ["FAKE_HOME"] + "/url", "w").write(sys.argv[4])
+print("this goes to stdout", flush=True)
+say = lambda line: print("2026-11-22T05:00:00Z " + line, file=sys.stderr, flush=True)
+say("INF Thank you for trying Cloudflare Tunnel. Doing so, without a Cloudflare account, is a quick way to")
+say("INF Requesting new quick Tunnel on trycloudflare.com...")
+if os.environ.get("FAKE_FAILS"):
+    say('ERR failed to request quick Tunnel: Post "https://api.trycloudflare.com/tunnel": dial tcp: no route')
+    sys.exit(1)
+say("INF +" + "-" * 92 + "+")
+say("INF |  Your quick Tunnel has been created! Visit it at (it may take some time to be reachable):  |")
+say("INF |  https://seasonal-deck-organisms-sf.trycloudflare.com" + " " * 39 + "|")
+say("INF +" + "-" * 92 + "+")
+say("INF " + "x" * 100_000)
+while True:
+    say("INF Registered tunnel connection connIndex=0 protocol=quic")
+    time.sleep(0.2)
+"""
+
+
+@pytest.fixture
+def cloudflared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH with a cloudflared on it."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (directory / "cloudflared").write_text(CLOUDFLARED)
+    (directory / "cloudflared").chmod(0o755)
+    monkeypatch.setenv("FAKE_HOME", str(directory))
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return directory
+
+
+def has_ended(pid: int) -> bool:
+    for _ in range(200):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_tunnel_is_opened_watched_and_never_left_behind(home: Path, cloudflared: Path) -> None:
+    public = "https://seasonal-deck-organisms-sf.trycloudflare.com"
+    with publishing(home) as server:
+        assert server.told["public_url"] == public
+        assert (cloudflared / "url").read_text() == server.url
+        assert running(home)[0].public_url == public
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=20) as client:
+            for number in range(30):  # as many as one address may not ask for: they come from several
+                reply = client.post("/auth/device/code", headers={"CF-Connecting-IP": f"203.0.113.{number}"})
+                assert reply.status_code == 200
+        pid = int((cloudflared / "pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        line = server.until_said("the tunnel is gone")
+        assert "only this machine can reach the server" in line
+        assert running(home)[0].public_url is None
+        assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
+        assert server.stop() == 0
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with publishing(home, "--tunnel") as server:
+            pid = int((cloudflared / "pid").read_text())
+            server.stop(how)
+            assert has_ended(pid)
+
+
+def test_without_a_tunnel_that_is_needed_nothing_is_published(
+    home: Path, cloudflared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FAILS", "1")
+    failed = run(home, "publish", ID, "--signer", "secp256k1", "--tunnel", path=os.environ["PATH"])
+    assert failed.returncode == 1
+    assert re.search(r"cloudflared ended with code 1: .* ERR failed to request quick Tunnel", failed.stderr)
+    assert running(home) == []
+    with publishing(home, path=os.environ["PATH"]) as server:
+        assert server.told["public_url"] is None
+        server.until_said("only this machine can reach the server")
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for another name than 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "data.example")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName("data.example"), x509.IPAddress(ip_address("127.0.0.2"))]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem, secret = directory / "cert.pem", directory / "key.pem"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return pem, secret
+
+
+def test_with_tls_others_connect_and_approve_trusts_its_own_server_only(home: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    options = ("--host", "0.0.0.0", "--tls-cert", str(certificate), "--tls-key", str(key))
+    with publishing(home, *options) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        url = server.url.replace("127.0.0.1", "127.0.0.2")
+        with httpx.Client(base_url=url, verify=trusting, trust_env=False, timeout=20) as client:
+            code = join(client, "w")
+            assert run(home, "approve", code["user_code"]).returncode == 0
+            token = poll(client, code)["token"]
+            reply = client.get(f"/dataset/{ID}/download", headers=auth(token) | {"Range": "bytes=7-"})
+            assert (reply.status_code, reply.content) == (206, V1[7:])
+            crowd = client.post("/auth/device/code", content=b"x" * 70_000)
+            assert told(crowd) == (413, "too_large")
+        with pytest.raises(httpx.ConnectError), httpx.Client(trust_env=False) as wary:
+            wary.get(f"{server.url}/healthz")
+        other = tmp_path / "other"
+        other.mkdir()
+        path = home / "serve" / f"{ID}.json"
+        state = json.loads(path.read_text())
+        path.write_text(json.dumps(state | {"certificate": make_certificate(other)[0].read_text()}))
+        fooled = run(home, "approve", "AAAA-AAAA")
+        assert (fooled.returncode, "does not answer" in fooled.stderr) == (1, True)
+        assert server.stop() == 0
+
+
+async def test_no_member_is_lost_however_often_the_server_is_killed(home: Path) -> None:
+    """Workers join, all at once, while the server dies at random instants: who was told a token, is a member."""
+    chance = random.Random(11)
+    granted: list[str] = []
+
+    async def worker(client: httpx.AsyncClient, number: int) -> None:
+        code = (await client.post("/auth/device/code", json={"worker": f"w{number}"})).json()
+        reply = await client.post("/auth/device/token", json={"device_code": code["device_code"]})
+        token = reply.json()["token"]
+        granted.append(token)
+        await client.get(f"/dataset/{ID}/download", headers=auth(token))
+
+    for _ in range(3):
+        with publishing(home, "--no-tunnel", "--membership", "open") as server:
+            async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
+                workers = [asyncio.create_task(worker(client, number)) for number in range(10)]
+                await asyncio.sleep(chance.uniform(0.01, 0.15))
+                server.process.kill()
+                await asyncio.gather(*workers, return_exceptions=True)
+    assert granted
+    with publishing(home, "--no-tunnel") as server:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
+            for token in granted:
+                reply = await client.get(f"/dataset/{ID}/download", headers=auth(token))
+                assert reply.content == V1
