@@ -145,41 +145,46 @@ _Read = Callable[[memoryview, int], int]
 @contextmanager
 def _reader(fd: int) -> Iterator[_Read]:
     """Reads from the page cache what is in it and the rest past it, where the system can do both."""
-    past_cache = _reopen(fd) if _NOWAIT else -1
+    with ExitStack() as stack:
+        past_cache, probe = _reopen(fd), _reopen(fd)
+        for again in (past_cache, probe):
+            if again >= 0:
+                stack.callback(os.close, again)
+        both = bool(_NOWAIT) and min(past_cache, probe) >= 0 and direct.bypass(past_cache)
+        if both:
+            os.posix_fadvise(probe, 0, 0, os.POSIX_FADV_RANDOM)  # a look reads nothing ahead
 
-    def read(into: memoryview, offset: int) -> int:
-        if past_cache < 0:
+        def read(into: memoryview, offset: int) -> int:
+            aligned = offset % _PAGE == 0 and len(into) % _PAGE == 0
+            if both and aligned and not _is_cached(probe, offset):
+                try:
+                    return os.preadv(past_cache, [into], offset)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
             return os.preadv(fd, [into], offset)
-        try:
-            return os.preadv(fd, [into], offset, _NOWAIT)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
-                raise
-        if offset % _PAGE == 0 and len(into) % _PAGE == 0:
-            try:
-                return os.preadv(past_cache, [into], offset)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-        return os.preadv(fd, [into], offset)
 
-    try:
         yield read
-    finally:
-        if past_cache >= 0:
-            os.close(past_cache)
 
 
 def _reopen(fd: int) -> int:
-    """Another descriptor of an open file, past the page cache; -1 where that does not work."""
+    """Another descriptor of an open file; -1 where there is no /proc: the cache will do."""
     try:
-        again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return -1  # no /proc: the cache will do
-    if direct.bypass(again):
-        return again
-    os.close(again)
-    return -1
+        return -1
+
+
+def _is_cached(probe: int, offset: int) -> bool:
+    """Whether the page cache has the byte at an offset; also where nobody can say."""
+    try:
+        os.preadv(probe, [bytearray(1)], offset, _NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    return True
 
 
 def _fill(read: _Read, block: memoryview, length: int, offset: int) -> None:
