@@ -13,15 +13,9 @@ from dataset_seller import Seller
 
 from tensorage.dataset.buyer.download import Download
 from tensorage.dataset.buyer.faults import DownloadError
-from tensorage.dataset.buyer.part import (
-    BusyError,
-    Goal,
-    Part,
-    TakenError,
-    check_room,
-    check_target,
-)
+from tensorage.dataset.buyer.part import BusyError, Part
 from tensorage.dataset.buyer.sources import HttpSource
+from tensorage.dataset.buyer.target import Goal, TakenError, check_room, check_target
 from tensorage.dataset.buyer.urls import parse
 from tensorage.dataset.chunks import CHUNK_SIZE, hash_stream
 from tensorage.dataset.files import Disk

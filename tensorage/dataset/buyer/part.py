@@ -16,8 +16,6 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,8 @@ from ...direct import Pages
 from ...errors import StorageError, UsageError
 from ..chunks import CHUNK_SIZE, chunk_count, chunk_span
 from ..files import Disk, cannot_write, write_atomically
+from .target import Goal, TakenError, hash_descriptor, part_path, sidecar_path
 
-_READ = 4 << 20
 _SIDECAR_BYTES = 4096
 _CHECKERS = 2
 _PAGE = 4096
@@ -37,122 +35,10 @@ _ZEROS = bytes(CHUNK_SIZE)
 PAGES = Pages(CHUNK_SIZE, keep=4)
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What a file is to become, as the owner signed it. Sizes in bytes.
-
-    Attributes:
-        chunk_root: 32 bytes; empty in logs of version 1, which sign none.
-    """
-
-    root_owner: str
-    id: str
-    seq: int
-    file_hash: bytes
-    size: int
-    chunk_root: bytes
-
-    def sidecar(self) -> dict[str, Any]:
-        """The same as JSON."""
-        return {
-            "rootOwner": self.root_owner,
-            "id": self.id,
-            "seq": self.seq,
-            "fileHash": self.file_hash.hex(),
-            "size": self.size,
-            "chunkRoot": self.chunk_root.hex(),
-        }
-
-
 class BusyError(UsageError):
     """Another process fills the same file."""
 
     exit_code = 1
-
-
-class TakenError(UsageError):
-    """Something else stands where the file shall go."""
-
-
-def check_target(out: Path, goal: Goal, *, force: bool) -> bool:
-    """Look at where the file shall go; returns whether it is there already, whole and right.
-
-    Raises:
-        TakenError: something else is there.
-        UsageError: the directory is not.
-    """
-    try:
-        found = out.lstat()
-    except FileNotFoundError:
-        if not out.parent.is_dir():
-            raise UsageError(
-                f"{out.parent} is no directory", remedy="Make it, or name another --out"
-            ) from None
-        return False
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{out} cannot be used: {error}", remedy="Name another --out") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise TakenError(f"{out} is there and is no regular file", remedy="Remove it, or name another --out")
-    if found.st_size == goal.size and hash_file(out, goal.size) == goal.file_hash:
-        return True
-    if not force:
-        raise TakenError(
-            f"{out} is there and is another file", remedy="Replace it with --force, or name another --out"
-        )
-    return False
-
-
-def check_room(out: Path, goal: Goal) -> None:
-    """Check that the file fits on the disk, beside what a `.part` of it has taken already.
-
-    Raises:
-        UsageError: it does not.
-    """
-    try:
-        disk = os.statvfs(out.parent)
-        taken = _part(out).lstat().st_blocks * 512 if _part(out).exists() else 0
-    except OSError as error:
-        raise UsageError(
-            f"{out.parent} cannot be used: {error.strerror}", remedy="Name another --out"
-        ) from error
-    if goal.size > (free := disk.f_bavail * disk.f_frsize + taken):
-        raise UsageError(
-            f"the file has {goal.size} bytes, and {out.parent} has room for {free}",
-            remedy="Make room, or name an --out on another disk",
-        )
-
-
-def hash_file(path: Path, size: int) -> bytes:
-    """The SHA-256 of a regular file of `size` bytes.
-
-    Raises:
-        StorageError: it cannot be read, or has another size.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            return _hash(fd, size, lambda: False)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _hash(fd: int, size: int, stopped: Callable[[], bool]) -> bytes:
-    state, at = sha256(), 0
-    buffer = memoryview(bytearray(min(_READ, size + 1)))
-    while (got := os.preadv(fd, [buffer], at)) and at <= size and not stopped():
-        state.update(buffer[:got])
-        at += got
-    if at != size:
-        raise StorageError(
-            f"the file has {at} bytes where {size} were written", remedy="Run the command again"
-        )
-    return state.digest()
-
-
-def _part(out: Path) -> Path:
-    return out.with_name(out.name + ".part")
 
 
 class Part:
@@ -174,8 +60,8 @@ class Part:
         self.found = 0
         self.validator: str | None = None
         self._disk = disk
-        self.path = _part(out)
-        self._sidecar = out.with_name(out.name + ".part.json")
+        self.path = part_path(out)
+        self._sidecar = sidecar_path(out)
         self._fd = self._open()
         self._direct: int | None = None
         try:
@@ -383,7 +269,7 @@ class Part:
             StorageError: it is not, or cannot be read.
         """
         try:
-            return _hash(self._fd, self.goal.size, stopped)
+            return hash_descriptor(self._fd, self.goal.size, stopped)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be read: {error.strerror}") from error
 

@@ -30,7 +30,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Trusted:
-    """A log that was verified. `head` is the statement that came with it, `root` what the chain says.
+    """A log that was verified. `head` is the statement that came with it.
 
     Attributes:
         anchored: the version that the chain vouches for; None where the chain was not asked.
@@ -137,13 +137,13 @@ def judge(
                 "unsigned_head", f"no statement of the owner's says which version of {name} is the newest"
             )
         check_statement(log, head, now, verify=identity.verify)
+    anchored = chain.check(log) if chain is not None else None
     for _ in range(_TRIES):
         _recall(book, log, verified, name, pin, now)
         if not name or book.remember(_memory(log, verified, name, now), verified.keys):
             break
     else:
         raise StorageError(f"{book.path} changes all the time", remedy="Run the command again")
-    anchored = chain.check(log) if chain is not None else None
     if place is not None:
         book.trust(place.base, place.id, verified.root_owner, now)
     return Trusted(log, head, verified, anchored)

@@ -1,0 +1,227 @@
+"""What lets a buyer in: a token that it was given, one that it kept, or one that it pays for now.
+
+The order of paying: the log was verified before; an unfinished payment goes on; the owner's signed offer is
+held against the limits; money moves (`payments.paying`); the seller gives a token for it; the token is on
+disk; only then the payment is closed. Broken off anywhere, the next run goes on there, and nothing is paid
+twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import TensorageError, UsageError
+from ..entry import Entry
+from ..payments.journal import Row
+from ..payments.models import read_challenge
+from ..payments.paying import Paid, Wallet, pay, refused, resume
+from ..payments.policy import Limits, choose
+from .api import Answer, Seller, SellerError, document
+from .book import Book, Token
+from .urls import Place
+
+TOKEN_VARIABLE = "TENSORAGE_DATASET_TOKEN"  # noqa: S105 - the name of a variable
+_TOKEN = re.compile(r"[!-~]{16,512}", re.ASCII)
+_MOST = 4096
+
+
+@dataclass(frozen=True)
+class Entitlement:
+    """A token, where it is from, and what was paid for it, if anything was."""
+
+    token: str = field(repr=False)
+    source: str
+    payment: dict[str, Any] | None = None
+
+
+def check_token(text: str, where: str) -> str:
+    """A token, without the white space around it.
+
+    Raises:
+        UsageError: it is none. What it is stands in no message.
+    """
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        raise UsageError(f"{where} holds no token", remedy="It is one line of 16 to 512 printable letters")
+    return token
+
+
+def given_token(flag: str | None, file: Path | None, tell: Callable[[str], None]) -> str | None:
+    """The token that the user gives: by a file, the environment, or (with a warning) on the command line.
+
+    Raises:
+        UsageError: two were given, the file cannot be read, or what it holds is no token.
+    """
+    if flag is not None and file is not None:
+        raise UsageError("--member-token and --member-token-file exclude each other", remedy="Give one")
+    if flag is not None:
+        tell(
+            "WARNING: a token on the command line can be seen by every user of this machine; use "
+            f"--member-token-file or {TOKEN_VARIABLE}"
+        )
+        return check_token(flag, "--member-token")
+    if file is not None:
+        try:
+            with file.expanduser().open("rb") as opened:
+                raw = opened.read(_MOST)
+        except OSError as error:
+            raise UsageError(
+                f"{file} cannot be read: {error.strerror}", remedy="Name another file"
+            ) from error
+        return check_token(raw.decode("utf-8", "replace"), str(file))
+    if value := os.environ.get(TOKEN_VARIABLE):
+        return check_token(value, TOKEN_VARIABLE)
+    return None
+
+
+def kept_token(book: Book, place: Place, seq: int) -> Entitlement | None:
+    """A token that this address gave before and that may open version `seq`."""
+    for token in book.tokens(place.base, place.id):
+        if token.version is None or token.version >= seq:
+            return Entitlement(token.token, f"kept ({token.source})")
+    return None
+
+
+class Buying:
+    """Pays for one version of a dataset at one seller's.
+
+    Args:
+        entry: the version, from a verified log whose newest key is `owner` and whose first is `root_owner`.
+        clock: unix seconds.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        seller: Seller,
+        *,
+        entry: Entry,
+        owner: str,
+        root_owner: str,
+        clock: Callable[[], int],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._book = book
+        self._seller = seller
+        self._entry = entry
+        self._owner = owner
+        self._root_owner = root_owner
+        self._clock = clock
+        self._tell = tell
+
+    async def token(self, wallet: Wallet, limits: Limits) -> Entitlement:
+        """Pay, unless it was paid, and have the token; it is on disk when this returns.
+
+        Raises:
+            PolicyRefusal: the price is not within the limits; nothing was signed.
+            PaymentUndecided, PaymentLost: as `payments.paying`.
+            SellerError: the seller does not answer as it should. What was paid is in the journal.
+        """
+        journal, entry = self._book.journal, self._entry
+        paid = await resume(
+            wallet,
+            journal,
+            root_owner=self._root_owner,
+            id=entry.id,
+            version=entry.seq,
+            now=self._clock(),
+        )
+        if paid is None:
+            paid = await self._pay(wallet, limits)
+        else:
+            self._tell(f"Going on with a payment that was begun: {paid.amount} to {paid.pay_to}")
+        answer = await self._show(paid)
+        if answer.status == 402:
+            why = answer.message or answer.kind or "no reason given"
+            await refused(wallet, journal, paid, self._clock(), why)
+            raise SellerError(
+                f"the seller refuses the payment ({why}); it was not made",
+                status=402,
+                remedy="Run the command again to pay anew",
+            )
+        return self._keep(answer, paid)
+
+    async def _pay(self, wallet: Wallet, limits: Limits) -> Paid:
+        answer = await self._seller.join(self._entry.seq, None)
+        if answer.status != 402:
+            said = answer.message or answer.kind or "no reason given"
+            raise SellerError(
+                f"{self._seller.place.base} sells no version {self._entry.seq} of {self._entry.id} "
+                f"(HTTP {answer.status}: {said})",
+                status=answer.status,
+                kind=answer.kind,
+                remedy="Ask the owner for access: tensorage dataset join",
+            )
+        chosen = choose(
+            read_challenge(answer.body), limits, entry=self._entry, owner=self._owner, now=self._clock()
+        )
+        way = chosen.requirement
+        self._tell(f"Paying {way.amount} {way.asset} to {way.payTo} on {way.network}, from {wallet.payer}")
+        return await pay(chosen, wallet, self._book.journal, root_owner=self._root_owner, now=self._clock())
+
+    async def _show(self, paid: Paid) -> Answer:
+        try:
+            return await self._seller.join(self._entry.seq, paid.header)
+        except SellerError as error:
+            raise self._owed(error.message) from error
+
+    def _owed(self, why: str) -> SellerError:
+        return SellerError(
+            f"it is paid, and the seller has not given the token yet: {why}",
+            remedy="Run the same command again: it shows the same payment and pays nothing more",
+        )
+
+    def _keep(self, answer: Answer, paid: Paid) -> Entitlement:
+        if answer.status != 200:
+            raise self._owed(f"HTTP {answer.status}: {answer.message or answer.kind or 'no reason given'}")
+        try:
+            found = document(answer.body, "the seller's answer")
+            token = check_token(str(found.get("token", "")), "the seller's answer")
+            version = found.get("version")
+        except TensorageError as error:
+            raise self._owed(error.message) from error
+        if type(version) is not int or version < self._entry.seq:
+            raise self._owed(f"its token is for version {version!r:.20}, not {self._entry.seq}")
+        now = self._clock()
+        place = self._seller.place
+        self._book.keep_token(place.base, place.id, Token(token, version, "paid", now))
+        self._book.journal.claimed(paid.reference, now)
+        self._tell(
+            f"Paid join: {paid.amount} atomic units to {paid.pay_to} on {paid.network} "
+            f"→ minted v{version} member token"
+        )
+        return Entitlement(token, "paid", payment_json(paid))
+
+
+def payment_json(paid: Paid | Row) -> dict[str, Any]:
+    """What a receipt says of a payment."""
+    return {
+        "network": paid.network,
+        "asset": paid.asset,
+        "amount": str(paid.amount),
+        "payTo": paid.pay_to,
+        "payer": paid.payer,
+        "place": paid.place,
+        "reference": paid.reference.hex(),
+    }
+
+
+def earlier_payment(book: Book, root_owner: str, id: str, seq: int) -> dict[str, Any] | None:
+    """What was paid for a version before, for its receipt."""
+    for row in reversed(book.journal.all()):
+        same = (row.root_owner, row.id, row.version) == (root_owner, id, seq)
+        if same and row.state in ("paid", "claimed"):
+            return payment_json(row)
+    return None
+
+
+def settle(book: Book, root_owner: str, id: str, seq: int, now: int) -> None:
+    """Close a payment whose token was saved, and that was broken off before it was closed."""
+    row = book.journal.open(root_owner, id, seq)
+    if row is not None and row.state == "paid":
+        book.journal.claimed(row.reference, now)
