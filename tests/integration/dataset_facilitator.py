@@ -1,8 +1,8 @@
 """An x402 facilitator on loopback with a small EVM chain behind it, and faults by switches.
 
-The protocol and its checks are the x402 package's own: its facilitator, over HTTP. What stands in for a chain is
-`Chain`: one EIP-3009 token that keeps balances and used nonces and verifies EIP-712 signatures as the real
-contract does, blocks, logs and receipts, and the JSON-RPC of a node over them.
+The protocol and its checks are the x402 package's own: its facilitator, over HTTP. What stands in for a
+chain is `Chain`: one EIP-3009 token that keeps balances and used nonces and verifies EIP-712 signatures as
+the real contract does, blocks, logs and receipts, and the JSON-RPC of a node over them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def word(address: str) -> str:
 
 @dataclass
 class Chain:
-    """The token, and the blocks that its calls are in: one transaction a block, and some empty ones after it."""
+    """The token, and the blocks that its calls are in: one transaction a block, then some empty ones."""
 
     balances: dict[str, int] = field(default_factory=dict)
     used: set[tuple[str, str]] = field(default_factory=set)

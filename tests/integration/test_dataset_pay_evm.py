@@ -91,7 +91,7 @@ async def test_a_payment_is_settled_once_and_shown_again_gives_the_same_token(wo
 
 
 async def test_what_is_signed_is_what_the_token_verifies(world):
-    """Numbers are decimal strings, V is 27 or 28, and the domain is the token's of this chain, not a constant."""
+    """Numbers are decimal strings, V is 27 or 28, and the domain is the token's on this chain."""
     challenge = world.shop.challenge().accepts[0]
     assert (challenge.extra["name"], challenge.extra["version"]) == (NAME, VERSION)
     assert usdc("eip155:8453").name == "USD Coin" != NAME

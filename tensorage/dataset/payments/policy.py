@@ -150,7 +150,7 @@ def _dataset(way: Requirement, entry: Entry) -> None:
         "fileHash": entry.file_hash.hex(),
         "sizeBytes": entry.size,
     }
-    if not isinstance(stated, dict) or stated != wanted or isinstance(stated["sizeBytes"], bool):
+    if not isinstance(stated, dict) or stated != wanted or type(stated["sizeBytes"]) is not int:
         raise PolicyRefusal("other_dataset", "the price is not for the file that the owner signed")
 
 
