@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
@@ -35,8 +35,6 @@ from .tickets import check_ticket, ticket_of
 log = logging.getLogger(__name__)
 
 THREADS = 4
-#: Bytes that are hashed and written in one step.
-STEP = 512 * 1024
 
 T = TypeVar("T")
 
@@ -96,9 +94,9 @@ class Uploads:
         try:
             if call.length is not None and call.length != size:
                 raise _other_size(call.length, size)
-            async with aclosing(_steps(call.chunks(size))) as steps:
+            async with aclosing(call.chunks(size)) as steps:
                 async for step in steps:
-                    taken += sum(map(len, step))
+                    taken += len(step)
                     await self._priority.give_way()
                     await writing.write(step)
             if taken != size:
@@ -141,14 +139,10 @@ class _Writing:
         self._upload = upload
         self._last: Future[Any] | None = None
 
-    async def write(self, step: Sequence[bytes]) -> None:
+    async def write(self, step: memoryview) -> None:
         """Begin to write a step, once the one before is written."""
         await self._written()
-        self._last = self._threads.submit(self._write, step)
-
-    def _write(self, step: Sequence[bytes]) -> None:
-        for piece in step:
-            self._upload.write(piece)
+        self._last = self._threads.submit(self._upload.write, step)
 
     async def finish(self, sign: Sign) -> Stored:
         """Flush and record the shard; the receipt."""
@@ -174,20 +168,6 @@ class _Writing:
     async def _written(self) -> None:
         if self._last is not None:
             await asyncio.wrap_future(self._last)
-
-
-async def _steps(pieces: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """The same pieces, together in steps of some `STEP` bytes."""
-    step: list[bytes] = []
-    size = 0
-    async for piece in pieces:
-        step.append(piece)
-        size += len(piece)
-        if size >= STEP:
-            yield step
-            step, size = [], 0
-    if step:
-        yield step
 
 
 def _other_size(size: int, due: int) -> RequestError:

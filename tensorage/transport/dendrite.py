@@ -417,9 +417,9 @@ def _sent_as(content: memoryview) -> bytes | AsyncIterator[bytes]:
     if len(content) <= _PIECE:
         return bytes(content)
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncIterator[Any]:
         for start in range(0, len(content), _PIECE):
-            yield bytes(content[start : start + _PIECE])
+            yield content[start : start + _PIECE]  # the one copy is made where it is framed
 
     return pieces()
 

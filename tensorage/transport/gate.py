@@ -28,12 +28,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Key of the verified caller's hotkey or key, of the route's template, of the `Time` that is left, and of
-#: whether the body is the handler's to take, in the ASGI scope.
+#: Key of the verified caller's hotkey or key, of the route's template, of the `Time` that is left, of whether
+#: the body is the handler's to take, and of the connection that it comes on, in the ASGI scope.
 CALLER = "tensorage.caller"
 ROUTE = "tensorage.route"
 TIME = "tensorage.time"
 STREAMED = "tensorage.streamed"
+CONNECTION = "tensorage.connection"
 
 
 def as_refusal(error: TensorageError) -> RequestError:

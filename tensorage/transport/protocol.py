@@ -22,11 +22,12 @@ import sys
 from collections import Counter
 from typing import Any, Literal
 
+import anyio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import RequestError
-from .gate import STREAMED, TIME, Time
+from .gate import CONNECTION, STREAMED, TIME, Time
 from .limits import Limits, address_key
 from .refusals import HttpRefusal, RefusalLog, error_body, error_headers
 
@@ -82,6 +83,10 @@ class Connections:
             connection.transport.abort()
 
 
+def _crumbs() -> RequestError:
+    return RequestError("malformed", "the body comes in too many pieces for its size")
+
+
 class _CrumbsError(h11.RemoteProtocolError):
     """A body in too many pieces."""
 
@@ -93,6 +98,15 @@ class _Connection(h11.Connection):
         super().__init__(role, max_headers)
         self._pieces = 0
         self._bytes = 0
+
+    def passed(self, size: int) -> None:
+        """Have `size` bytes of a body counted that did not come through here.
+
+        Only where the body has a declared length, of which so much is left.
+        """
+        self._bytes += size
+        reader: Any = self._reader
+        reader._remaining -= size
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """The next event; _CrumbsError at a piece of a body that is one too many."""
@@ -107,6 +121,46 @@ class _Connection(h11.Connection):
         return event
 
 
+class _Filling(asyncio.BufferedProtocol):
+    """Takes the next bytes of a body straight into a buffer, in place of the connection's own protocol.
+
+    Attributes:
+        at: bytes that are in the buffer.
+        done: set when it is full, or when nothing more is taken: the connection is `lost`, or sends `crumbs`.
+    """
+
+    def __init__(self, connection: AxonProtocol, view: memoryview) -> None:
+        self.at = 0
+        self.crumbs = False
+        self.lost = False
+        self.done = asyncio.Event()
+        self._connection = connection
+        self._view = view
+        self._pieces = 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view[self.at :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.at += nbytes
+        self._pieces += 1
+        self.crumbs = self._pieces > _PIECES + self.at // _PIECE_BYTES
+        if self.at == len(self._view) or self.crumbs:
+            self._connection.flow.pause_reading()
+            self.done.set()
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.done.set()
+        self._connection.connection_lost(exc)
+
+
 class AxonProtocol(H11Protocol):
     """uvicorn's h11 protocol with phases; see the module."""
 
@@ -119,7 +173,7 @@ class AxonProtocol(H11Protocol):
         self._phase: Phase = "headers"
         self._since = self.loop.time()
         self._deaf = False
-        self.conn = _Connection(h11.SERVER, shared.limits.max_headers)
+        self._parser = self.conn = _Connection(h11.SERVER, shared.limits.max_headers)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -143,6 +197,45 @@ class AxonProtocol(H11Protocol):
         if self.cycle is not before and not self._deaf:
             self._enter("request")
 
+    def is_drained(self) -> bool:
+        """Whether all that has come was taken, and the peer waits for nothing."""
+        cycle = self.cycle
+        return not (cycle.body or cycle.waiting_for_100_continue or self.conn.trailing_data[0])
+
+    async def fill(self, view: memoryview) -> None:
+        """Fill `view` with the next bytes of a body, which does not end before, past the parser.
+
+        To be called only when all that has come before was taken.
+
+        Raises:
+            RequestError: "timeout" when nothing comes, "malformed" when the connection ends or the body comes
+                in crumbs.
+        """
+        filling = _Filling(self, view)
+        idle = self._shared.limits.idle_seconds
+        self.transport.set_protocol(filling)
+        try:
+            self.flow.resume_reading()
+            while not filling.done.is_set():
+                before = filling.at
+                with anyio.move_on_after(idle):
+                    await filling.done.wait()
+                if not filling.done.is_set() and filling.at == before:
+                    raise HttpRefusal(408, f"nothing came for {idle:g} s")
+        finally:
+            if not filling.lost:
+                self.flow.pause_reading()
+                self.transport.set_protocol(self)
+                self._parser.passed(filling.at)
+        if filling.crumbs:
+            raise _crumbs()
+        if filling.at < len(view):
+            raise RequestError("malformed", "the connection closed before the body was whole")
+
+    def filled(self) -> None:
+        """Have the parser see that a body has ended of which `fill` has taken the last bytes."""
+        self.handle_events()
+
     def on_response_complete(self) -> None:
         if self.conn.their_state is h11.SEND_BODY:
             if self.scope.get(STREAMED):
@@ -163,7 +256,7 @@ class AxonProtocol(H11Protocol):
             limit = self._shared.limits.max_headers
             self._refuse(HttpRefusal(431, f"request line and headers are over {limit} bytes"))
         elif isinstance(error, _CrumbsError):
-            self._refuse(RequestError("malformed", "the body comes in too many pieces for its size"))
+            self._refuse(_crumbs())
         else:
             self._refuse(RequestError("malformed", "this is not HTTP/1.1"))
 
@@ -195,6 +288,9 @@ class AxonProtocol(H11Protocol):
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._since = self.loop.time()
+        if phase == "request":
+            scope: Any = self.scope
+            scope[CONNECTION] = self
 
     def _refuse(self, refusal: RequestError) -> None:
         """Write the refusal, unless an answer has begun, and end our side of the connection."""

@@ -1,7 +1,9 @@
 """Bodies that are taken piece by piece by whoever has judged the request's headers.
 
 Nothing is read before the handler asks for it, beyond what the connection buffers (64 KiB and one read of
-the socket). From then on the upload counts against the caps, of all and of its address, until it is answered;
+the socket). What follows of a body with a declared length goes from the socket straight into buffers of
+`STEP` bytes: at the pace of storage, all that a parser does for each of many small reads is what takes the
+time. From then on the upload counts against the caps, of all and of its address, until it is answered;
 it ends when nothing comes for `idle_seconds`, when it grows over the handler's limit, and when the request's
 time is up.
 """
@@ -9,17 +11,26 @@ time is up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 from fastapi import Request
 
+from ..direct import Pages
 from ..errors import RequestError
-from .gate import STREAMED, address_of
+from .gate import CONNECTION, STREAMED, address_of
 from .limits import Limits
 from .refusals import HttpRefusal
+
+if TYPE_CHECKING:
+    from .protocol import AxonProtocol
+
+#: Bytes in which a body is taken.
+STEP = 512 << 10
+_BUFFERS = Pages(STEP, keep=16)
 
 
 class Uploads:
@@ -65,8 +76,10 @@ class StreamCall:
         """The bytes that the body is declared to have; None when it is not said."""
         return self._body.declared
 
-    def chunks(self, limit: int) -> AsyncIterator[bytes]:
-        """The body in pieces of some 64 to 320 KiB, as they come. To be asked for once.
+    def chunks(self, limit: int) -> AsyncGenerator[memoryview, None]:
+        """The body in pieces of at most 512 KiB. To be asked for once, and closed.
+
+        Each piece is there until the next but one is asked for: one can be written while the next comes in.
 
         Args:
             limit: the most bytes that are taken.
@@ -88,26 +101,49 @@ class _Body:
         self._address = address_of(request.scope)
         self._entered = False
 
-    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+    async def chunks(self, limit: int) -> AsyncGenerator[memoryview, None]:
         if self.declared is not None and self.declared > limit:
             raise RequestError("too_large", f"the body has {self.declared} bytes, at most {limit} are taken")
         self._enter()
-        seconds, size, more = self._limits.idle_seconds, 0, True
-        while more:
-            message = None
-            with anyio.move_on_after(seconds):
-                message = await self._request.receive()
-            if message is None:
-                raise HttpRefusal(408, f"nothing came for {seconds:g} s")
-            if message["type"] != "http.request":
-                raise RequestError("malformed", "the connection closed before the body was whole")
-            piece: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(piece)
-            if size > limit:
-                raise RequestError("too_large", f"the body is over {limit} bytes")
-            if piece:
-                yield piece
+        connection: AxonProtocol | None = self._request.scope.get(CONNECTION)
+        buffers = [_BUFFERS.take(), _BUFFERS.take()]
+        size, more = 0, True
+        try:
+            while more:
+                left = 0 if self.declared is None else self.declared - size
+                if left and connection is not None and connection.is_drained():
+                    filled = buffers[0][:left]
+                    await connection.fill(filled)
+                    size += len(filled)
+                    more = len(filled) < left
+                    if not more:
+                        connection.filled()
+                    buffers.reverse()
+                    yield filled
+                else:
+                    piece, more = await self._receive()
+                    if connection is not None:
+                        connection.flow.pause_reading()  # what comes next is for a buffer
+                    size += len(piece)
+                    if size > limit:
+                        raise RequestError("too_large", f"the body is over {limit} bytes")
+                    for at in range(0, len(piece), STEP):
+                        yield memoryview(piece)[at : at + STEP]
+        finally:
+            for buffer in buffers:
+                _BUFFERS.give(buffer)
+
+    async def _receive(self) -> tuple[bytes, bool]:
+        """What the connection has parsed, and whether there is more to come."""
+        seconds = self._limits.idle_seconds
+        message = None
+        with anyio.move_on_after(seconds):
+            message = await self._request.receive()
+        if message is None:
+            raise HttpRefusal(408, f"nothing came for {seconds:g} s")
+        if message["type"] != "http.request":
+            raise RequestError("malformed", "the connection closed before the body was whole")
+        return message.get("body", b""), message.get("more_body", False)
 
     def _enter(self) -> None:
         if self._entered:
