@@ -25,15 +25,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from dataset_shop import ID, auth, record, told
+from dataset_market import ID, auth, record, told
 from typer.testing import CliRunner
 
 from tensorage.chain.wallet import Hotkey
-from tensorage.dataset.server import publish_command
+from tensorage.dataset.server import approve_command, publish_command
 from tensorage.dataset.server.state import running
 from tensorage.dataset.signing import KEY_NAME, make_key, read_key
 from tensorage.dataset.store import Store
-from tensorage.errors import UsageError
+from tensorage.errors import TensorageError, UsageError
 
 V1, V2 = b'{"a":1}\n' * 1000, b'{"b":2}\n' * 1000
 COMMAND = [sys.executable, "-m", "tensorage", "dataset"]
@@ -108,6 +108,15 @@ def run(home: Path, *arguments: str, path: str | None = None) -> subprocess.Comp
     )
 
 
+def approve(home: Path, *arguments: str) -> tuple[int, str]:
+    """Run `approve` within this process; its exit code, and what it says."""
+    result = CliRunner().invoke(approve_command.app, [*arguments, "--home", str(home)])
+    if isinstance(result.exception, TensorageError):
+        return result.exception.exit_code, str(result.exception)
+    assert result.exception is None, result.exception
+    return result.exit_code, result.output
+
+
 def join(client: httpx.Client, worker: str) -> dict[str, str]:
     return client.post("/auth/device/code", json={"worker": worker}).json()  # type: ignore[no-any-return]
 
@@ -132,9 +141,8 @@ def test_a_published_dataset_is_joined_with_approve_grows_and_ends_cleanly(
             approved = run(home, "approve", code["user_code"].lower())
             assert (approved.returncode, approved.stderr) == (0, "")
             assert approved.stdout == f"Approved {code['user_code']} into \"{ID}\", for 'gpu [2J-7'\n"
-            again = run(home, "approve", code["user_code"], "--json")
-            assert (again.returncode, again.stdout) == (2, "")
-            assert "approved already" in again.stderr
+            status, words = approve(home, code["user_code"], "--json")
+            assert (status, "approved already" in words) == (2, True)
             token = poll(client, code)["token"]
             assert client.get(f"/dataset/{ID}/download", headers=auth(token)).content == V1
             with Store(home) as store:
@@ -152,8 +160,8 @@ def test_a_published_dataset_is_joined_with_approve_grows_and_ends_cleanly(
         assert [(found.label, found.version, found.stop) for found in store.downloads(ID)] == [
             ("gpu [2J-7", 1, len(V1))
         ]
-    nobody = run(home, "approve", "AAAA-AAAA")
-    assert (nobody.returncode, "no dataset is running" in nobody.stderr) == (2, True)
+    status, words = approve(home, "AAAA-AAAA")
+    assert (status, "no dataset is running" in words) == (2, True)
 
 
 def test_approve_asks_which_of_several_and_forgets_servers_that_were_killed(
@@ -162,19 +170,19 @@ def test_approve_asks_which_of_several_and_forgets_servers_that_were_killed(
     with Store(home) as store:
         record(store, tmp_path / "bundles", V2, id="other", signer=read_key(home / KEY_NAME))
     with publishing(home, "--no-tunnel") as one, publishing(home, "--no-tunnel", id="other"):
-        which = run(home, "approve", "AAAA-AAAA")
-        assert (which.returncode, "multiple datasets running" in which.stderr) == (2, True)
+        status, words = approve(home, "AAAA-AAAA")
+        assert (status, "multiple datasets running" in words) == (2, True)
         with httpx.Client(base_url=one.url, trust_env=False, timeout=20) as client:
             code = join(client, "w")
-            assert run(home, "approve", code["user_code"], "--dataset", ID).returncode == 0
+            assert approve(home, code["user_code"], "--dataset", ID)[0] == 0
             assert poll(client, code)["status"] == "authorized"
         assert one.stop(signal.SIGKILL) == -signal.SIGKILL
         assert (home / "serve" / f"{ID}.json").exists()
         assert [state.id for state in running(home)] == ["other"]
-        gone = run(home, "approve", "AAAA-AAAA", "--dataset", ID)
-        assert (gone.returncode, "not running" in gone.stderr) == (2, True)
-        wrong = run(home, "approve", "AAAA-AAAA")
-        assert (wrong.returncode, "no such code" in wrong.stderr) == (2, True)
+        status, words = approve(home, "AAAA-AAAA", "--dataset", ID)
+        assert (status, "not running" in words) == (2, True)
+        status, words = approve(home, "AAAA-AAAA")
+        assert (status, "no such code" in words) == (2, True)
     with publishing(home, "--no-tunnel"):
         assert [state.id for state in running(home)] == [ID]
 
@@ -339,7 +347,7 @@ def test_with_tls_others_connect_and_approve_trusts_its_own_server_only(home: Pa
         url = server.url.replace("127.0.0.1", "127.0.0.2")
         with httpx.Client(base_url=url, verify=trusting, trust_env=False, timeout=20) as client:
             code = join(client, "w")
-            assert run(home, "approve", code["user_code"]).returncode == 0
+            assert approve(home, code["user_code"])[0] == 0
             token = poll(client, code)["token"]
             reply = client.get(f"/dataset/{ID}/download", headers=auth(token) | {"Range": "bytes=7-"})
             assert (reply.status_code, reply.content) == (206, V1[7:])
@@ -352,13 +360,13 @@ def test_with_tls_others_connect_and_approve_trusts_its_own_server_only(home: Pa
         path = home / "serve" / f"{ID}.json"
         state = json.loads(path.read_text())
         path.write_text(json.dumps(state | {"certificate": make_certificate(other)[0].read_text()}))
-        fooled = run(home, "approve", "AAAA-AAAA")
-        assert (fooled.returncode, "does not answer" in fooled.stderr) == (1, True)
+        status, words = approve(home, "AAAA-AAAA")
+        assert (status, "does not answer" in words) == (1, True)
         assert server.stop() == 0
 
 
 async def test_no_member_is_lost_however_often_the_server_is_killed(home: Path) -> None:
-    """Workers join, all at once, while the server dies at random instants: who was told a token, is a member."""
+    """Workers join at once while the server dies at some instant: who was told a token is a member."""
     chance = random.Random(11)
     granted: list[str] = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from dataset_shop import DORA, ID, OWNER_TOKEN, Shop, auth, open_shop, record, told
+from dataset_market import DORA, ID, OWNER_TOKEN, Shop, auth, open_shop, record, told
 from fastapi import FastAPI
 
 from tensorage.dataset import identity, wire
