@@ -1,124 +1,122 @@
-"""A published dataset for tests: a real store, a real server on loopback, and bundles made of given bytes."""
+"""A seller with a signed log, honest until a test changes what it serves."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
+import random
+import time
 
-import httpx
+from dataset_seller import Seller
 
-from tensorage.dataset.identity import EthSigner, Signer
-from tensorage.dataset.server.context import Context, Membership
-from tensorage.dataset.server.selling import Sale
-from tensorage.dataset.server.service import LIMITS, Service
-from tensorage.dataset.store import Store
-from tensorage.transport.limits import Limits
+from tensorage.dataset import wire
+from tensorage.dataset.chunks import CHUNK_SIZE, hash_stream
+from tensorage.dataset.entry import HEAD_SECONDS, Entry, Head, Signed, SignedHead
+from tensorage.dataset.identity import EthSigner
+from tensorage.dataset.log import Log
+from tensorage.dataset.manifest import File, manifest_hash, manifest_json
 
-ID = "sft-demo"
-OWNER_TOKEN = "tensorage-owner-" + "0" * 48
-DORA = EthSigner(sha256(b"dora").digest())
+TOKEN = "tensorage-member-" + "5" * 64
+ID = "chats"
 
 
-class Clock:
-    """Unix seconds that a test moves."""
-
-    def __init__(self, now: int = 1_760_000_000) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
+def made(size, seed=1):
+    return random.Random(seed).randbytes(size)
 
 
-def make_bundle(directory: Path, data: bytes) -> Path:
-    """A bundle whose artifact is `data`."""
-    directory.mkdir(parents=True)
-    (directory / "sft.jsonl").write_bytes(data)
-    (directory / "manifest.json").write_text(json.dumps({"files": ["sft.jsonl"]}))
-    return directory
+def digest_of(data):
+    view = memoryview(data)
+    at = iter(range(0, len(data) + CHUNK_SIZE, CHUNK_SIZE))
+    return hash_stream(lambda size: bytes(view[(start := next(at)) : start + size]))
 
 
-def record(store: Store, directory: Path, data: bytes, *, id: str = ID, signer: Signer = DORA) -> int:
-    """Record `data` as the next version of a dataset, as the commands do; returns its number."""
-    if id not in {dataset.id for dataset in store.datasets()}:
-        store.create(id, signer.owner)
-    seq = len(store.log(id).entries) + 1
-    ingested = store.ingest(make_bundle(directory / f"{id}-{seq}", data))
-    return store.append(id, ingested, signer, 1_700_000_000 + seq).entry.seq
+class Shop(Seller):
+    """Serves dataset `chats`; what a member sees needs TOKEN."""
 
-
-@dataclass
-class Shop:
-    """The server, its store, and a client that sends no token."""
-
-    home: Path
-    store: Store
-    service: Service
-    client: httpx.AsyncClient
-    clock: Clock
-    versions: list[bytes] = field(default_factory=list)
+    def __init__(self, *versions, key=b"\1" * 32, id=ID, log=()):
+        super().__init__()
+        self.signer = EthSigner(key)
+        self.id = id
+        self.data = []
+        self.signed = list(log)
+        self.mirrors = []
+        self.tokens = {TOKEN}
+        self.document = None
+        self.leaves = {}
+        self.manifests = {}
+        for data in versions:
+            self.add(data)
 
     @property
-    def bundles(self) -> Path:
-        return self.home.parent / "bundles"
+    def owner(self):
+        return self.signer.owner
 
-    def add(self, data: bytes) -> int:
-        """Record a version, while it is being served."""
-        self.versions.append(data)
-        return record(self.store, self.bundles, data)
+    def add(self, data):
+        digest = digest_of(data)
+        seq = len(self.signed) + 1
+        files = [File("sft.jsonl", len(data), digest.sha256)]
+        entry = Entry(
+            self.id,
+            self.owner,
+            seq,
+            self.signed[-1].entry.hash if self.signed else bytes(32),
+            manifest_hash(files),
+            digest.sha256,
+            len(data),
+            digest.chunk_root,
+            1_700_000_000 + seq,
+        )
+        self.signed.append(Signed(entry, self.signer.sign(entry.hash)))
+        self.leaves[seq] = b"".join(digest.leaves)
+        self.manifests[seq] = manifest_json(files)
+        self.files[f"/data/{seq}"] = data
+        self.data.append(data)
+        self.publish()
 
-    def token(self, max_version: int, **more: Any) -> str:
-        return self.store.mint(ID, label="m", max_version=max_version, **more)
+    def log(self, count=None):
+        return Log(self.id, tuple(self.signed[:count]))
 
-    async def get(self, path: str, token: str | None = None, **headers: str) -> httpx.Response:
-        """GET a path below the dataset's."""
-        return await self.client.get(f"/dataset/{ID}/{path}", headers=auth(token) | dashed(headers))
+    def head(self, count=None, *, issued=None, life=HEAD_SECONDS):
+        newest = self.signed[:count][-1].entry
+        issued = int(time.time()) if issued is None else issued
+        head = Head(self.id, self.owner, newest.seq, newest.hash, issued, issued + life)
+        return SignedHead(head, self.signer.sign(head.hash))
 
+    def publish(self, count=None, **head):
+        self.document = wire.log_json(self.log(count), self.head(count, **head))
 
-def auth(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
+    async def honest(self, asked, writer):
+        if asked.path.startswith("/data/"):
+            await super().honest(asked, writer)
+            return
+        base = f"/dataset/{self.id}/"
+        if asked.path == base + "versions":
+            await self.say(writer, 200, self.document)
+            return
+        if asked.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
+            await self.say(writer, 401, {"error": "auth_required", "message": "show a token"})
+            return
+        version = int(asked.target.partition("version=")[2] or 0)
+        if asked.path == base + "download":
+            asked.target = f"/data/{version}"
+            await super().honest(asked, writer)
+        elif asked.path == base + "chunks":
+            await self.answer(writer, 200, self.leaves[version])
+        elif asked.path == base + "manifest":
+            await self.say(writer, 200, self.manifests[version])
+        elif asked.path == base + "sources":
+            await self.say(writer, 200, {"mirrors": self.mirrors, "subnet": None})
+        else:
+            await self.say(writer, 404, {"error": "not_found", "message": "no such thing"})
 
+    async def say(self, writer, status, document, headers=None):
+        before = self.sent
+        await self.answer(writer, status, json.dumps(document).encode(), headers)
+        self.sent = before  # bytes of files are counted
 
-def dashed(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
+    @property
+    def place(self):
+        return f"{self.url}/dataset/{self.id}"
 
-
-def told(response: httpx.Response) -> tuple[int, str | None]:
-    """The status, and the kind of the error if it is one."""
-    if response.is_success or response.status_code == 304 or not response.content:
-        return response.status_code, None
-    body = response.json()
-    assert set(body) >= {"error", "message"}, body
-    assert response.headers["content-type"] == "application/json"
-    return response.status_code, body["error"]
-
-
-@asynccontextmanager
-async def open_shop(
-    directory: Path,
-    *versions: bytes,
-    membership: Membership = "invite",
-    limits: Limits = LIMITS,
-    sale: Sale | None = None,
-    store: Store | None = None,
-    **more: Any,
-) -> AsyncIterator[Shop]:
-    """A shop with these versions."""
-    clock = Clock()
-    home = directory / "home"
-    with store or Store(home, clock=clock) as opened:
-        for data in versions:
-            record(opened, directory / "bundles", data)
-        context = Context(ID, opened, DORA, OWNER_TOKEN, membership, clock, sale=sale, **more)
-        service = Service(context, limits=limits)
-        await service.start()
-        try:
-            url = f"http://127.0.0.1:{service.port}"
-            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
-                yield Shop(home, opened, service, client, clock, list(versions))
-        finally:
-            await service.drain(1)
+    @property
+    def paths(self):
+        return [asked.path for asked in self.asked]
