@@ -38,6 +38,7 @@ HASHING_SECONDS = 3600.0
 _JSON = {"content-type": "application/json", "cache-control": "no-store"}
 _CODE_RATE = Rate(per_second=1 / 6, burst=10)
 _POLL_RATE = Rate(per_second=2, burst=60)
+_JOIN_RATE = Rate(per_second=1, burst=30)
 _LOG_RATE = Rate(per_second=5, burst=50)
 
 
@@ -66,7 +67,7 @@ class Handlers:
             Route("GET", f"{dataset}/versions", Access.ANYONE, self.versions, _LOG_RATE),
             Route("GET", f"{dataset}/head", Access.ANYONE, self.head),
             Route("GET", f"{dataset}/anchor", Access.ANYONE, self.anchor),
-            Route("POST", f"{dataset}/join/paid", Access.BUYER, self.join_paid, _CODE_RATE),
+            Route("POST", f"{dataset}/join/paid", Access.BUYER, self.join_paid, _JOIN_RATE),
             Route("GET", f"{dataset}/verify", Access.MEMBER, self.verify),
             Route("GET", f"{dataset}/download", Access.VERSION, self.download),
             Route("GET", f"{dataset}/chunks", Access.VERSION, self.chunks),
