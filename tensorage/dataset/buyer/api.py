@@ -146,7 +146,7 @@ class Seller:
 
     async def join(self, version: int, header: str | None) -> Answer:
         """What the seller says to somebody who wants to buy, with or without a payment."""
-        headers = {} if header is None else {"payment-signature": header}
+        headers = {} if header is None else {"payment-signature": header, "x-payment": header}
         path = f"/dataset/{self.place.id}/join/paid?version={version}"
         return await self.ask("POST", path, headers=headers, deadline=LONG_DEADLINE, token=None)
 
@@ -249,3 +249,9 @@ def document(raw: bytes, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SellerError(f"{what}: not a JSON object")
     return found
+
+
+def retry_after(answer: Answer) -> float:
+    """Seconds after which the seller wants to be asked again; 0 where it does not say."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0.0

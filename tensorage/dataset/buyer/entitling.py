@@ -8,9 +8,10 @@ twice.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ from ..payments.journal import Row
 from ..payments.models import read_challenge
 from ..payments.paying import Paid, Wallet, pay, refused, resume
 from ..payments.policy import Limits, choose
-from .api import Answer, Seller, SellerError, document
+from .api import Answer, Seller, SellerError, document, retry_after
 from .book import Book, Token
 from .urls import Place
 
 TOKEN_VARIABLE = "TENSORAGE_DATASET_TOKEN"  # noqa: S105 - the name of a variable
 _TOKEN = re.compile(r"[!-~]{16,512}", re.ASCII)
 _MOST = 4096
+#: Times that a payment is shown to a seller who cannot look at it yet, and seconds between them at most.
+_SHOWN = 20
+_MOST_WAIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,9 @@ class Buying:
         root_owner: str,
         clock: Callable[[], int],
         tell: Callable[[str], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._sleep = sleep
         self._book = book
         self._seller = seller
         self._entry = entry
@@ -165,10 +171,16 @@ class Buying:
         return await pay(chosen, wallet, self._book.journal, root_owner=self._root_owner, now=self._clock())
 
     async def _show(self, paid: Paid) -> Answer:
-        try:
-            return await self._seller.join(self._entry.seq, paid.header)
-        except SellerError as error:
-            raise self._owed(error.message) from error
+        """Show a payment until the seller has looked at it: it may have to wait for its chain."""
+        for number in range(_SHOWN):
+            try:
+                answer = await self._seller.join(self._entry.seq, paid.header)
+            except SellerError as error:
+                raise self._owed(error.message) from error
+            if answer.status != 503 or number == _SHOWN - 1:
+                break
+            await self._sleep(min(max(retry_after(answer), 1.0), _MOST_WAIT))
+        return answer
 
     def _owed(self, why: str) -> SellerError:
         return SellerError(

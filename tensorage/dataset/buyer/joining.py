@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ...errors import TensorageError
-from .api import Answer, Seller, SellerError, document
+from .api import Answer, Seller, SellerError, document, retry_after
 from .book import Book, Token
 from .entitling import check_token
 
@@ -71,7 +71,7 @@ async def join(
             continue
         away = 0
         if answer.status == 429 or answer.kind == "slow_down":
-            interval = min(max(interval + _SLOWER, _retry_after(answer)), _MOST_INTERVAL)
+            interval = min(max(interval + _SLOWER, retry_after(answer)), _MOST_INTERVAL)
             continue
         if (token := _token(answer)) is not None:
             place = seller.place
@@ -104,8 +104,3 @@ def _number(value: Any, default: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int):
         return default
     return min(max(float(value), 1.0), most)
-
-
-def _retry_after(answer: Answer) -> float:
-    text = answer.headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0.0
