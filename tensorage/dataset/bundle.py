@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from .pipeline import SourceChangedError, Tell, hash_file, untold
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 _HINTS = ("sft", "instruct")
+_HASH = re.compile("[0-9a-fA-F]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def read_bundle(directory: Path) -> Bundle:
     document = _parse(path, _read(path))
     names = _names(path, document.get("files"))
     claimed = document.get("hash")
-    if claimed is not None and (type(claimed) is not str or len(claimed.strip()) != 64):
+    if claimed is not None and (type(claimed) is not str or not _HASH.fullmatch(claimed.strip())):
         raise UsageError(
             f"{path}: hash {claimed!r:.80} is not 64 hex digits", remedy="Correct it or leave it out"
         )

@@ -19,6 +19,7 @@ from .schema import STORE_NAME, Database
 HOME_VARIABLE = "TENSORAGE_DATASET_HOME"
 DEFAULT_HOME = Path("~/.tensorage/datasets")
 LOCK_NAME = "lock"
+OPENING_NAME = "opening.lock"
 
 S = TypeVar("S", bound="Home")
 _OWN = "Name a writable directory of your own with --home"
@@ -62,7 +63,8 @@ class Home(Database):
         self._alone_lock = threading.RLock()
         self._alone_depth = 0
         _prepare(self.home, self._disk)
-        super().__init__(self.home / STORE_NAME)
+        with _opening(self.home):
+            super().__init__(self.home / STORE_NAME)
 
     def __enter__(self: S) -> S:
         return self
@@ -83,11 +85,7 @@ class Home(Database):
                 os.close(fd)
 
     def _lock(self) -> int:
-        path = self.home / LOCK_NAME
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}", remedy=_OWN) from error
+        fd = _open_lock(self.home / LOCK_NAME)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +96,24 @@ class Home(Database):
             os.close(fd)
             raise
         return fd
+
+
+@contextmanager
+def _opening(home: Path) -> Iterator[None]:
+    """One process after the other: SQLite makes who finds a new database being set up fail, not wait."""
+    fd = _open_lock(home / OPENING_NAME)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", remedy=_OWN) from error
 
 
 def _prepare(home: Path, disk: Disk) -> None:

@@ -192,9 +192,10 @@ def head(
 def _record(store: Store, id: str, directory: Path, signer: Signer, ignore_hash: bool, as_json: bool) -> None:
     bundle = read_bundle(directory)
     with store.alone():
-        store.create(id, signer.owner)  # or says whose it is, before gigabytes are copied
+        store.check_owner(id, signer.owner)  # before gigabytes are copied
         with meter(f"recording {id}", bundle_size(bundle), quiet=as_json) as bar:
             ingested = store.ingest(bundle, ignore_hash=ignore_hash, tell=bar.add)
+        store.create(id, signer.owner)
         signed = store.append(id, ingested, signer, int(time.time()))
     _recorded(store, signed, signer, as_json)
 

@@ -168,6 +168,9 @@ MIGRATIONS = (
 VERSION = len(MIGRATIONS)
 
 
+_DAMAGED = "Restore it from a copy; it holds your datasets' logs"
+
+
 class Database:
     """datasets.sqlite: one connection that writes and one that reads, each behind a lock. A context manager.
 
@@ -192,8 +195,9 @@ class Database:
             self._reader = self._connect()
         except sqlite3.Error as error:
             self._writer.close()
-            full = "disk is full" in str(error)
-            remedy = "Make room there" if full else "Restore it from a copy; it holds your datasets' logs"
+            remedy = "Make room there" if "disk is full" in str(error) else _DAMAGED
+            if "locked" in str(error):
+                remedy = "Another process is at it; try again"
             raise UsageError(f"{path} cannot be used: {error}", remedy=remedy) from error
         except BaseException:
             self._writer.close()

@@ -21,7 +21,7 @@ import typer
 from ..chain.wallet import load_hotkey
 from ..errors import UsageError
 from .artifacts import open_regular
-from .files import Disk, make_directories, write_atomically
+from .files import Disk, cannot_write, make_directories, unfinished_name, write_atomically
 from .identity import EthSigner, HotkeySigner, Signer
 
 SignerKind = Literal["hotkey", "secp256k1"]
@@ -72,7 +72,7 @@ def load_signer(choice: SignerChoice, *, make: bool = False) -> Signer:
     if choice.kind != "secp256k1":
         raise UsageError(f"there is no signer {choice.kind!r}", remedy="Take --signer hotkey or secp256k1")
     path = choice.key.expanduser()
-    if make and not os.path.lexists(path):
+    if make and not path.exists():
         make_key(path, os.urandom)
     return read_key(path)
 
@@ -83,7 +83,7 @@ def read_key(path: Path) -> EthSigner:
     Raises:
         UsageError: it is missing, no key, or others may read it. What it holds is never part of the message.
     """
-    fd, found = open_regular(path)
+    fd, found = open_regular(path.resolve())  # keys are often mounted as links
     with open(fd, "rb") as file:  # noqa: PTH123 - the descriptor that was checked
         raw = file.read(_MAX_KEY_FILE)
     if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (0, os.geteuid()):
@@ -97,23 +97,23 @@ def read_key(path: Path) -> EthSigner:
         ) from None
 
 
-def make_key(path: Path, rng: Callable[[int], bytes]) -> EthSigner:
-    """Make a secp256k1 key and its file, mode 0600, which must not be there yet.
+def make_key(path: Path, rng: Callable[[int], bytes]) -> None:
+    """Make a secp256k1 key and its file, mode 0600; a file that is there, even since just now, stays.
 
     Raises:
-        UsageError: the file is there.
         StorageError: it cannot be written.
     """
-    if os.path.lexists(path):
-        raise UsageError(f"{path} is there already", remedy="Name another file; no key is overwritten")
-    while True:
-        secret = rng(32)
-        try:
-            signer = EthSigner(secret)
-        except ValueError:  # 1 in 2^127
-            continue
-        break
-    disk = Disk()
+    secret = rng(32)
+    EthSigner(secret)  # of 2^128 numbers or so, one is no key
+    disk, unfinished = Disk(), unfinished_name(path)
     make_directories(disk, path.parent)
-    write_atomically(disk, path, secret.hex().encode() + b"\n")
-    return signer
+    write_atomically(disk, unfinished, secret.hex().encode() + b"\n")
+    try:
+        os.link(unfinished, path)  # unlike a rename, never in place of another
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        disk.unlink(unfinished)
+        disk.fsync_dir(path.parent)

@@ -10,6 +10,7 @@ from .anchor import AnchorProof, Heads, anchor_root, prove
 from .entry import HEAD_SECONDS, Head, Rotation, SignedHead, SignedRotation
 from .identity import Signer
 from .journal import ROTATION_COLUMNS, begun_already, insert, journal_rotation, values
+from .log import MAX_ROTATIONS
 from .versions import FROM_BUNDLE, VersionRows, check_owner, dataset_row, newest_version, sign
 
 _HEAD_COLUMNS = "id, owner, seq, entry_hash, issued, expires"
@@ -81,6 +82,11 @@ class StatementRows(VersionRows):
             if new.owner in log.keys:
                 raise UsageError(
                     f'{new.owner} has been a key of dataset "{id}" already', remedy="Take a new key"
+                )
+            if len(log.rotations) >= MAX_ROTATIONS:
+                raise UsageError(
+                    f'dataset "{id}" has had {MAX_ROTATIONS} rotations; buyers read no more',
+                    remedy="Go on under another id",
                 )
             if begun := self.unfinished(id):
                 raise begun_already(begun)

@@ -3,7 +3,7 @@
     HOME/datasets.sqlite     logs, the sign-journal, members by the hash of their tokens, offers, payments
     HOME/artifacts/          the files of versions, by their hash
     HOME/token.secret        what the tokens of payments are made with
-    HOME/lock                who may add to logs
+    HOME/lock                who may add to logs; opening.lock: who opens the database
 
 Mode 0700, files 0600: whoever reads it reads the datasets. Any thread may call a method, and several
 processes may have one store open. Each method is one short transaction, except those that copy, hash or sign.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..encoding import ZERO_HASH
 from ..errors import StorageError, UsageError
-from . import identity
+from . import identity, wire
 from .bundle import Ingested
 from .entry import Entry, Rotation, Signed, SignedRotation
 from .errors import LogError
@@ -36,9 +36,14 @@ from .journal import (
     unfinished_entry,
     values,
 )
-from .log import Log, verify_log
+from .log import MAX_ENTRIES, Log, verify_log
 from .manifest import File, canonical, manifest_json
 from .names import check_id
+
+#: Versions up to which nobody need count the bytes of a log, and bytes that are kept free in one: for a head
+#: statement, and for the rotations to come.
+_FEW = 1000
+_ROOM = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,16 @@ class VersionRows(Home):
         found = self._write(work)
         check_owner(found, owner)
         return found
+
+    def check_owner(self, id: str, owner: str) -> None:
+        """Check that versions of a dataset may be signed by a key, if there are any yet.
+
+        Raises:
+            UsageError: another key has signed them, or is about to.
+        """
+        known = [found for found in self.datasets() if found.id == id]
+        if known and (known[0].versions or self.unfinished(id)):
+            check_owner(known[0], owner)
 
     def datasets(self) -> list[Dataset]:
         """All datasets, by id."""
@@ -187,7 +202,9 @@ class VersionRows(Home):
         with self.alone():
             dataset = self.dataset(id)
             check_owner(dataset, signer.owner)
-            previous = self.verified_log(id, "extend").head if dataset.versions else None
+            log = self.verified_log(id, "extend") if dataset.versions else Log(id, ())
+            _check_room(log)
+            previous = log.head if log.entries else None
             wanted = Entry(
                 id=id,
                 owner=signer.owner,
@@ -290,6 +307,19 @@ def dataset_row(db: sqlite3.Connection, id: str) -> Dataset:
     if row is None:
         raise UsageError(f"dataset \"{id[:80]}\" not found — create it with 'dataset from'")
     return Dataset(*row)
+
+
+def _check_room(log: Log) -> None:
+    """That buyers will still read a log with one version more."""
+    if len(log.entries) <= _FEW:
+        return
+    size = len(json.dumps(wire.log_json(log)))
+    if len(log.entries) >= MAX_ENTRIES or size > wire.MAX_LOG_BYTES - _ROOM:
+        raise UsageError(
+            f'the log of dataset "{log.id}" has {len(log.entries)} versions and {size} bytes; '
+            f"buyers read no more",
+            remedy="Go on under another id",
+        )
 
 
 def _rotations(db: sqlite3.Connection, id: str) -> int:

@@ -131,4 +131,4 @@ class FaultyDisk(Disk):
 
 
 def _is_sqlite(name: str) -> bool:
-    return ".sqlite" in name or name == "lock"
+    return ".sqlite" in name or name.endswith("lock")

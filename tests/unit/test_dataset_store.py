@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from tensorage.dataset import versions, wire
 from tensorage.dataset.entry import HEAD_SECONDS
 from tensorage.dataset.identity import EthSigner, verify
 from tensorage.dataset.members import KEPT_DOWNLOADS, Denied
 from tensorage.dataset.sales import OfferTerms
+from tensorage.dataset.signing import make_key, read_key
 from tensorage.dataset.store import Store
 from tensorage.errors import RequestError, StorageError, UsageError
 
@@ -267,3 +269,43 @@ def test_a_home_of_a_later_version_or_that_is_no_database_is_refused(world, tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises((UsageError, StorageError)):
         Store(tmp_path / "file" / "home")
+
+
+def test_a_new_home_may_be_opened_by_many_at_once(tmp_path):
+    for turn in range(5):
+        gate, failures = threading.Barrier(8), []
+
+        def start(turn=turn, gate=gate, failures=failures):
+            gate.wait()
+            try:
+                Store(tmp_path / str(turn)).close()
+            except (UsageError, StorageError) as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+
+
+def test_a_log_that_buyers_would_not_read_any_more_is_not_extended(world, monkeypatch):
+    monkeypatch.setattr(versions, "_FEW", 1)
+    world.store.append("chats", world.one, ALICE, NOW)
+    world.store.append("chats", world.two, ALICE, NOW)
+    monkeypatch.setattr(wire, "MAX_LOG_BYTES", versions._ROOM + 1000)
+    with pytest.raises(UsageError, match="buyers read no more"):
+        world.store.append("chats", world.one, ALICE, NOW)
+    assert world.store.unfinished("chats") is None
+
+
+def test_a_key_that_is_there_is_never_written_over(tmp_path):
+    path = tmp_path / "keys" / "owner.key"
+    make_key(path, lambda size: b"\1" * size)
+    make_key(path, lambda size: b"\2" * size)
+    assert read_key(path).owner == ALICE.owner
+    assert path.stat().st_mode & 0o777 == 0o600 and list(path.parent.iterdir()) == [path]
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    assert read_key(link).owner == ALICE.owner
