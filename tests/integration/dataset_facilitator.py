@@ -36,6 +36,10 @@ class Reverted(Exception):
     """What a contract says when it refuses."""
 
 
+def data(value: int) -> str:
+    return f"0x{value:064x}"
+
+
 def word(address: str) -> str:
     return "0x" + address[2:].lower().rjust(64, "0")
 
@@ -95,7 +99,7 @@ class Chain:
             self.balances[payer.lower()] -= value
             self.balances[payee.lower()] = self.balances.get(payee.lower(), 0) + value
             topics = [USED, word(payer), f"0x{bytes(nonce).hex()}"]
-            return self.mine([(topics, "0x"), ([TRANSFER, word(payer), word(payee)], hex(value))])
+            return self.mine([(topics, "0x"), ([TRANSFER, word(payer), word(payee)], data(value))])
 
     def cancel(self, payer: str, nonce: bytes) -> str:
         """A transaction in which the payer withdraws an authorization."""
@@ -158,9 +162,9 @@ class Chain:
                 stamp = int(time.time()) + self.ahead - age
                 return {"number": hex(number), "timestamp": hex(stamp), "hash": block_hash(number)}
             if method == "eth_call":
-                data = params[0]["data"]
-                assert data.startswith(AUTHORIZATION_STATE) and params[0]["to"] == TOKEN
-                payer, nonce = data[10 + 24 : 10 + 64], data[10 + 64 :]
+                asked = params[0]["data"]
+                assert asked.startswith(AUTHORIZATION_STATE) and params[0]["to"] == TOKEN
+                payer, nonce = asked[10 + 24 : 10 + 64], asked[10 + 64 :]
                 return hex(int((f"0x{payer}", nonce) in self.used))
             if method == "eth_getLogs":
                 query = params[0]
@@ -186,6 +190,7 @@ class Facilitator:
 
     verify_down, settle_down, rpc_down: answer 500 and do nothing.
     settle_rejects: refuse with this reason and do nothing.
+    settle_doubts: settle, and then say that it failed, naming the transaction.
     lose: settle, and then break the connection off without an answer.
     hold: seconds before settling, and after it before answering.
     asked: every (path, body).
@@ -196,6 +201,7 @@ class Facilitator:
     settle_down: bool = False
     rpc_down: bool = False
     settle_rejects: str = ""
+    settle_doubts: bool = False
     lose: bool = False
     hold: tuple[float, float] = (0.0, 0.0)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -249,6 +255,9 @@ class Facilitator:
             time.sleep(self.hold[0])
             answer = self._x402.settle(payload, requirement)
             time.sleep(self.hold[1])
+            if self.settle_doubts:
+                reason = {"success": False, "errorReason": "invalid_exact_evm_transfer_event_mismatch"}
+                return {**reason, "transaction": answer.transaction, "network": NETWORK}
             if self.lose:
                 return JSONResponse({}, 502)
             return answer.model_dump(by_alias=True, exclude_none=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from dataset_shop import DORA, record
+from dataset_market import DORA, record
 
 from tensorage import sqlite
 from tensorage.dataset.entry import Offer, SignedOffer

@@ -6,7 +6,18 @@ import time
 from hashlib import sha256
 
 import pytest
-from dataset_facilitator import CHAIN_ID, NAME, NETWORK, TOKEN, VERSION, facilitator
+from dataset_facilitator import (
+    CHAIN_ID,
+    NAME,
+    NETWORK,
+    TOKEN,
+    TRANSFER,
+    USED,
+    VERSION,
+    data,
+    facilitator,
+    word,
+)
 from dataset_payments import ID, Shop, make_journal, seeds
 from eth_account import Account
 from eth_account.messages import encode_typed_data
@@ -162,6 +173,23 @@ async def test_an_answer_lost_after_settlement_is_made_good_by_asking_again(worl
     assert (world.earned, world.shop.tokens()) == (PRICE, 1)
 
 
+async def test_a_facilitator_alone_is_enough_to_be_paid(blind):
+    paid = await blind.pay()
+    answer = await blind.shop.join(paid.header)
+    assert answer.status == 200 and (blind.earned, blind.settled()) == (PRICE, 1)
+    assert opened(answer.headers["X-PAYMENT-RESPONSE"])["amount"] == str(PRICE)
+    assert (await blind.shop.join(paid.header)).body == answer.body
+
+
+async def test_a_failure_that_names_a_transaction_is_not_taken_for_no_payment(blind):
+    paid = await blind.pay()
+    blind.server.settle_doubts = True
+    for _ in range(2):
+        answer = await blind.shop.join(paid.header)
+        assert (answer.status, answer.body["error"]) == (503, "payment_unproved")
+    assert blind.earned == PRICE and blind.shop.tokens() == 0
+
+
 async def test_without_a_node_to_ask_a_used_nonce_counts_as_neither_paid_nor_unpaid(blind):
     paid = await blind.pay()
     blind.server.lose = True
@@ -192,15 +220,15 @@ async def test_a_nonce_that_was_used_up_without_paying_buys_nothing(world, trick
         chain.cancel(PAYER, nonce)
     elif trick == "used for another payee":
         chain.used.add((PAYER.lower(), nonce.hex()))
-        chain.mine([tuple(used), (transfer_topics("0x" + "66" * 20), hex(PRICE))])
+        chain.mine([tuple(used), (transfer_topics("0x" + "66" * 20), data(PRICE))])
     else:  # the transfer is another authorization's, in the same transaction
         chain.used.add((PAYER.lower(), nonce.hex()))
         chain.mine(
             [
                 tuple(used),
-                (transfer_topics("0x" + "66" * 20), hex(0)),
+                (transfer_topics("0x" + "66" * 20), data(0)),
                 (chain_topics(b"\7" * 32), "0x"),
-                (transfer_topics(SELLER), hex(PRICE)),
+                (transfer_topics(SELLER), data(PRICE)),
             ]
         )
     answer = await world.shop.join(paid.header)
@@ -209,14 +237,10 @@ async def test_a_nonce_that_was_used_up_without_paying_buys_nothing(world, trick
 
 
 def chain_topics(nonce):
-    from dataset_facilitator import USED, word
-
     return [USED, word(PAYER), f"0x{nonce.hex()}"]
 
 
 def transfer_topics(payee):
-    from dataset_facilitator import TRANSFER, word
-
     return [TRANSFER, word(PAYER), word(payee)]
 
 

@@ -26,7 +26,7 @@ import httpx
 from ...encoding import fixed
 from .. import identity
 from .errors import PaymentRefused, TillAway
-from .evm_extra import ADDRESS, Token, chain_id, check_url, eip712, missing
+from .evm_extra import ADDRESS, Token, chain_id, check_url, eip712, missing, usdc
 from .evm_proof import Authorization, Chain
 from .models import X402_VERSION, Payment
 from .policy import TRANSFER_METHODS
@@ -40,6 +40,8 @@ SETTLE_SECONDS = 60.0
 LEAST_LEFT = 10
 MOST_WINDOW = 2 * 86_400
 CLAIM = "claim"
+#: What chains are called besides their CAIP-2 ids.
+NAMES = {"base": "eip155:8453", "base-sepolia": "eip155:84532", "ethereum": "eip155:1"}
 
 _FIELDS = {"from", "to", "value", "validAfter", "validBefore", "nonce"}
 _SECONDS = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
@@ -172,7 +174,7 @@ class EvmTill:
             return arrived
         if reason == "settlement_pending":
             raise TillAway("the settlement is under way", reason="payment_not_final", retry_after=10)
-        if self._chain is None and (begun or _says_used(reason)):
+        if self._chain is None and (begun or answer.transaction or _says_used(reason)):
             raise _unproved(reason)
         raise PaymentRefused("settle_failed", f"the facilitator did not settle: {reason}")
 
@@ -322,3 +324,21 @@ def _line(value: object) -> str:
     """One printable line of what somebody else said."""
     text = " ".join(str(value).split())[:200]
     return "".join(letter if letter.isprintable() else "?" for letter in text) or type(value).__name__
+
+
+def open_till(chain: str, facilitator: str | None = None, *, rpc: str | None = None) -> EvmTill:
+    """The till for USDC on a chain that is called by its name or CAIP-2 id.
+
+    Args:
+        facilitator: URL of who settles; None for the x402 package's own default.
+
+    Raises:
+        UsageError: as `EvmTill`, or there is no USDC known on that chain.
+    """
+    network = NAMES.get(chain, chain)
+    token = usdc(network)
+    if facilitator is None:
+        from x402.http import DEFAULT_FACILITATOR_URL  # noqa: PLC0415 - an extra
+
+        facilitator = DEFAULT_FACILITATOR_URL
+    return EvmTill(network, token, facilitator, rpc=rpc)
