@@ -15,9 +15,9 @@ a miner may give the space back. A serial is never used twice by a validator.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from struct import Struct
 
 from . import keyauth, seal, shard
 from .encoding import HASH_SIZE, KEY_SIZE, SIGNATURE_SIZE, fixed, from_hex, sha256, tag, u16, u32, u64
@@ -25,11 +25,10 @@ from .errors import ProofError
 from .hashchain import Sign, Verify
 
 _FORMAT = b"\1"
-_FIELDS = (("genesis", 32), ("netuid", 2), ("validator", 32), ("client", 32), ("miner", 32))
-_MORE = (("shard_root", 32), ("leaves", 4), ("expires", 8), ("serial", 8))
-_NUMBERS = frozenset({"netuid", "leaves", "expires", "serial"})
+# Format, the fields of a ticket in their order, and the signature.
+_LAYOUT = Struct(">c 32s H 32s 32s 32s 32s I Q Q 64s")
 #: Bytes of an encoded signed ticket.
-TICKET_SIZE = len(_FORMAT) + sum(size for _, size in _FIELDS + _MORE) + SIGNATURE_SIZE
+TICKET_SIZE = _LAYOUT.size
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,8 @@ class SignedTicket:
         """
         if len(data) != TICKET_SIZE or data[:1] != _FORMAT:
             raise ProofError(f"{len(data)} bytes that are no ticket of {TICKET_SIZE}")
-        values: dict[str, Any] = {}
-        at = len(_FORMAT)
-        for name, size in _FIELDS + _MORE:
-            raw = data[at : at + size]
-            values[name] = int.from_bytes(raw, "big") if name in _NUMBERS else raw
-            at += size
-        return cls(Ticket(**values), data[at:])
+        _, *values, signature = _LAYOUT.unpack(data)
+        return cls(Ticket(*values), signature)
 
     @classmethod
     def from_hex(cls, text: str) -> SignedTicket:
@@ -202,6 +196,6 @@ def piece_path(ticket_hash: bytes, first: int, count: int) -> str:
 
 def fields_of(ticket: Ticket) -> Mapping[str, str | int]:
     """The fields as people and JSON read them: bytes in hex."""
-    names = [name for name, _ in _FIELDS + _MORE]
+    names = [field.name for field in fields(Ticket)]
     values = {name: getattr(ticket, name) for name in names}
     return {name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 from ..chain.address import public_key
 from ..coding.keys import FileKeys
@@ -108,10 +110,6 @@ def manifest_of(catalog: Catalog, row: FileRow) -> Manifest:
     """
     if row.size is None or row.sha256 is None:
         raise StorageError(f"the catalog has {row.name!r} as stored, without its size")
-    found = {
-        number: tuple(_shard(shard) for shard in shards)
-        for number, shards in groupby(catalog.shards(row.id), key=lambda shard: shard.stripe)
-    }
     return Manifest(
         id=row.id,
         name=row.name,
@@ -126,14 +124,36 @@ def manifest_of(catalog: Catalog, row: FileRow) -> Manifest:
         netuid=row.netuid,
         gateway=GatewayAt(row.gateway_hotkey, row.gateway_ip, row.gateway_port),
         stripes=tuple(
-            StripeAt(mark.number, mark.leaves, found.get(mark.number, ()))
+            StripeAt(mark.number, mark.leaves, _Shards(catalog, row.id, mark.number))
             for mark, _ in catalog.stripes(row.id)
         ),
     )
 
 
-def _shard(row: ShardRow) -> ShardAt:
-    return ShardAt(row.number, SignedTicket.decode(row.ticket), row.hotkey, row.ip, row.port)
+class _Shards(Sequence[ShardAt]):
+    """The shards of a stripe, read when they are wanted: a file's first byte needs those of one."""
+
+    def __init__(self, catalog: Catalog, file: bytes, stripe: int) -> None:
+        self._catalog = catalog
+        self._file = file
+        self._stripe = stripe
+
+    @cached_property
+    def _all(self) -> tuple[ShardAt, ...]:
+        rows = self._catalog.shards(self._file, self._stripe)
+        return tuple(
+            ShardAt(row.number, SignedTicket.decode(row.ticket), row.hotkey, row.ip, row.port) for row in rows
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> ShardAt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ShardAt]: ...
+    def __getitem__(self, index: int | slice) -> ShardAt | Sequence[ShardAt]:
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 def learned(catalog: Catalog, row: FileRow, stripe: int, shard: ShardAt, same: bool) -> None:

@@ -44,14 +44,14 @@ class Places:
         self._access = access
         self._gateway = gateway
         self._learned = learned
-        self._known = {
-            stripe.number: {shard.number: shard for shard in stripe.shards} for stripe in manifest.stripes
-        }
+        self._known: dict[int, dict[int, ShardAt]] = {}  # of the stripes that were asked about
         self._asked: dict[int, float] = {}  # page -> when
         self._moves: set[tuple[str, str | None, int | None]] = set()
 
     def of(self, stripe: int) -> dict[int, ShardAt]:
         """The shards of a stripe by number."""
+        if stripe not in self._known:
+            self._known[stripe] = {shard.number: shard for shard in self.manifest.stripes[stripe].shards}
         return self._known[stripe]
 
     async def refresh(self, stripe: int) -> bool:
@@ -75,9 +75,9 @@ class Places:
     def _take(self, message: FileMessage) -> bool:
         changed = False
         for stripe in message.stripes:
-            known = self._known.get(stripe.number)
-            if known is None:
+            if stripe.number >= len(self.manifest.stripes):
                 continue
+            known = self.of(stripe.number)
             for place in stripe.shards:
                 changed |= self._take_one(stripe.number, known, place)
         return changed

@@ -17,7 +17,7 @@ A manifest says where the shards were when it was written. The gateway knows of 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,7 +84,7 @@ class StripeAt:
 
     number: int
     leaves: int
-    shards: tuple[ShardAt, ...]
+    shards: Sequence[ShardAt]
 
 
 @dataclass(frozen=True)
