@@ -37,15 +37,7 @@ async def test_a_log_is_held_against_the_chain(net, tmp_path, capsys):
 
         async def verify(home):
             chain = ["--anchor", "--subtensor.chain_endpoint", net.endpoint]
-            arguments = [
-                "verify",
-                shop.place,
-                "--owner",
-                owner.owner,
-                "--home",
-                str(tmp_path / home),
-                "--json",
-            ]
+            pinned = ["--owner", owner.owner, "--home", str(tmp_path / home), "--json"]
             code = await asyncio.to_thread(run, app, ["verify", shop.place, *pinned, *chain])
             return code, json.loads(capsys.readouterr().out)
 
