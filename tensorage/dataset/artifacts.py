@@ -25,7 +25,7 @@ from ..errors import ProofError, StorageError, UsageError
 from .chunks import Digest, check_leaves, chunk_count, split_leaves
 from .files import UNFINISHED, Disk, cannot_write, make_directories, unfinished_name, write_atomically
 from .manifest import File
-from .pipeline import SourceChangedError, Tell, copy_file, hash_file, untold
+from .pipeline import SourceChangedError, Tell, UnreadableError, copy_file, hash_file, untold
 
 LEAVES_SUFFIX = ".chunks"
 _KEPT_LEAVES = 16  # lists in memory; of a 10 GiB file one has 320 KiB
@@ -122,6 +122,10 @@ class Artifacts:
             yield copy
         except SourceChangedError as error:
             raise changed(source) from error
+        except UnreadableError as error:
+            raise UsageError(
+                f"{source} cannot be read: {error.strerror}", remedy="Look at its disk"
+            ) from error
         except OSError as error:
             raise cannot_write(unfinished, error) from error
         finally:

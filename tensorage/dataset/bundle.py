@@ -130,8 +130,11 @@ def _read(path: Path) -> bytes:
             f"{path.parent} is no directory", remedy=f"Name a bundle: a directory with {MANIFEST}"
         )
     fd, found = open_regular(path)
-    with open(fd, "rb") as file:  # noqa: PTH123 - the descriptor that was checked
-        raw = file.read(MAX_MANIFEST_BYTES + 1)
+    try:
+        with open(fd, "rb") as file:  # noqa: PTH123 - the descriptor that was checked
+            raw = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", remedy="Look at its disk") from error
     if len(raw) > MAX_MANIFEST_BYTES:
         raise UsageError(
             f"{path} has {found.st_size} bytes, at most {MAX_MANIFEST_BYTES} are read",

@@ -52,8 +52,13 @@ class Disk:
 
     def allocate(self, fd: int, size: int) -> None:
         """Take the space for `size` bytes now, so that a full disk shows before the work is done."""
-        if size and hasattr(os, "posix_fallocate"):
+        if not size or not hasattr(os, "posix_fallocate"):
+            return
+        try:
             os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise  # the others say that this file system cannot; it will show later, then
 
     def resize(self, fd: int, size: int) -> None:
         """Make a file `size` bytes long."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from ..errors import StorageError, UsageError
 from .entry import Entry, Rotation
+from .errors import LogError
+from .log import Log
 
 ENTRY_COLUMNS = "id, owner, seq, prev_hash, manifest_hash, file_hash, size, chunk_root, time"
 ROTATION_COLUMNS = "id, old, new, after, entry_hash, time"
@@ -61,6 +63,19 @@ def unfinished_entry(db: sqlite3.Connection, id: str) -> tuple[Entry, str] | Non
         {"id": id},
     ).fetchone()
     return (_journaled(row), row[-1]) if row else None
+
+
+def check_journal(db: sqlite3.Connection, log: Log) -> None:
+    """Check that a log is what was written down: nothing else in it, and nothing cut off its end.
+
+    Raises:
+        LogError: it is not.
+    """
+    for seq, digest in db.execute("SELECT seq, digest FROM journal WHERE id = ? ORDER BY seq", (log.id,)):
+        if seq > len(log.entries) + 1:
+            raise LogError("chain_break", f"it ends at version {len(log.entries)}, version {seq} was signed")
+        if seq <= len(log.entries) and log.at(seq).entry.hash != digest:
+            raise LogError("equivocation", f"version {seq} was signed as {digest.hex()}", seq=seq)
 
 
 def journal_rotation(db: sqlite3.Connection, wanted: Rotation) -> Rotation:

@@ -13,6 +13,7 @@ from .. import config
 from ..errors import UsageError
 from .identity import Signer, kind_of
 from .options import DEFAULT_HOME, AsJson, DatasetHome, open_store, signer_choice
+from .schema import STORE_NAME
 from .signing import KeyOption, SignerChoice, SignerOption, load_signer
 from .store import Store
 
@@ -35,8 +36,10 @@ def show(
     Example: dataset keys show --wallet.name owner
     """
     owner = load_signer(signer_choice(signer, key, home, (wallet_name, wallet_hotkey, wallet_path))).owner
-    with open_store(home, make=True) as store:
-        ids = [dataset.id for dataset in store.datasets() if dataset.owner == owner]
+    ids: list[str] = []
+    if (home.expanduser() / STORE_NAME).exists():
+        with open_store(home) as store:
+            ids = [dataset.id for dataset in store.datasets() if dataset.owner == owner]
     if as_json:
         typer.echo(json.dumps({"owner": owner, "kind": kind_of(owner), "datasets": ids}))
         return

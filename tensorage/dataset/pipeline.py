@@ -43,6 +43,10 @@ class SourceChangedError(Exception):
     """A file has fewer bytes than it had when it was opened."""
 
 
+class UnreadableError(OSError):
+    """It is the source that cannot be read, not the copy that cannot be written."""
+
+
 def hash_file(fd: int, size: int, tell: Tell = untold) -> bytes:
     """The SHA-256 of the first `size` bytes of an open file; `tell` hears of every so many bytes.
 
@@ -191,7 +195,10 @@ def _fill(read: _Read, block: memoryview, length: int, offset: int) -> None:
     """Read `length` bytes at `offset` to the beginning of a block."""
     got = 0
     while got < length:
-        count = read(block[got:], offset + got)
+        try:
+            count = read(block[got:], offset + got)
+        except OSError as error:
+            raise UnreadableError(error.errno, error.strerror) from error
         if not count:
             raise SourceChangedError(f"ends at byte {offset + got}")
         got += count

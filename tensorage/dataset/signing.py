@@ -84,8 +84,11 @@ def read_key(path: Path) -> EthSigner:
         UsageError: it is missing, no key, or others may read it. What it holds is never part of the message.
     """
     fd, found = open_regular(path.resolve())  # keys are often mounted as links
-    with open(fd, "rb") as file:  # noqa: PTH123 - the descriptor that was checked
-        raw = file.read(_MAX_KEY_FILE)
+    try:
+        with open(fd, "rb") as file:  # noqa: PTH123 - the descriptor that was checked
+            raw = file.read(_MAX_KEY_FILE)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", remedy="Look at its disk") from error
     if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (0, os.geteuid()):
         raise UsageError(f"{path} can be read by others", remedy=f"chmod 600 {path}, and think of a new key")
     try:

@@ -74,6 +74,8 @@ class StatementRows(VersionRows):
         """
         with self.alone():
             dataset = self.dataset(id)
+            if not dataset.versions:
+                raise UsageError(f'dataset "{id}" has no versions yet', remedy=FROM_BUNDLE)
             log = self.verified_log(id, "extend")
             for signed in log.rotations:
                 if (signed.rotation.old, signed.rotation.new) == (old.owner, new.owner):

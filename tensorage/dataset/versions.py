@@ -31,6 +31,7 @@ from .journal import (
     ENTRY_COLUMNS,
     RESTORE,
     ROTATION_COLUMNS,
+    check_journal,
     insert,
     journal_entry,
     unfinished_entry,
@@ -176,6 +177,7 @@ class VersionRows(Home):
         dataset, log = self.dataset(id), self.log(id)
         try:
             _check_log(log, dataset)
+            self._read(lambda db: check_journal(db, log))
         except LogError as error:
             raise StorageError(
                 f'refusing to {doing} dataset "{id}": existing version log fails verification: {error}',

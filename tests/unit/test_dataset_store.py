@@ -125,6 +125,21 @@ def test_a_log_that_was_edited_is_neither_extended_nor_served(world):
         store.verified_log("chats", "serve")
 
 
+def test_a_log_whose_end_was_cut_off_in_the_database_is_not_gone_on_with(world):
+    store = world.store
+    for _ in range(3):
+        store.append("chats", world.one, ALICE, NOW)
+    with sqlite3.connect(store.path) as db:
+        db.execute("DELETE FROM entries WHERE seq > 1")
+    db.close()
+    with pytest.raises(StorageError, match="ends at version 1, version 3 was signed"):
+        store.verified_log("chats", "serve")
+    signer = Recorder(ALICE)
+    with pytest.raises(StorageError, match="refusing to extend"):
+        store.append("chats", world.two, signer, NOW)
+    assert signer.signed == []
+
+
 def test_a_signer_whose_signatures_are_not_its_own_records_nothing(world):
     liar = SimpleNamespace(owner=ALICE.owner, sign=BOB.sign)
     with pytest.raises(StorageError, match="not its own"):
