@@ -6,6 +6,7 @@ import time
 from hashlib import sha256
 
 import pytest
+import x402.schemas as x402
 from dataset_facilitator import (
     CHAIN_ID,
     NAME,
@@ -133,6 +134,21 @@ async def test_what_is_signed_is_what_the_token_verifies(world):
         },
     )
     assert Account.recover_message(message, signature=signature) == PAYER
+
+
+async def test_challenge_and_payment_are_what_the_x402_package_reads(world):
+    asked = await world.shop.join(None)
+    told = x402.PaymentRequired.model_validate(asked.body)
+    assert told == x402.PaymentRequired.model_validate(opened(asked.headers["PAYMENT-REQUIRED"]))
+    assert (told.x402_version, told.accepts[0].amount, told.accepts[0].pay_to) == (2, str(PRICE), SELLER)
+    paid = await world.pay()
+    read = x402.PaymentPayload.model_validate(opened(paid.header))
+    assert (
+        read.accepted == told.accepts[0] or read.accepted.extra["dataset"] == told.accepts[0].extra["dataset"]
+    )
+    answer = await world.shop.join(paid.header)
+    receipt = x402.SettleResponse.model_validate(opened(answer.headers["PAYMENT-RESPONSE"]))
+    assert receipt.success and receipt.network == NETWORK and receipt.payer.lower() == PAYER.lower()
 
 
 async def test_a_facilitator_that_is_down_decides_nothing(world):
