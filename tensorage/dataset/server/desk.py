@@ -71,6 +71,8 @@ class Desk:
         self._working = working
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="downloads")
         self._edition: Edition | None = None
+        self._loaded: int | None = None
+        self._unsigned = ""
         self._loading = asyncio.Lock()
         self._opening: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -94,13 +96,17 @@ class Desk:
         """Whether an edition has all (versions, rotations), and a head of less than half its life."""
         if edition is None or seen > (edition.newest, len(edition.log.rotations)):
             return False
-        if edition.head is None:
+        now = self._context.clock()
+        if now == self._loaded:  # what only time changes, and other keys, is looked at once a second
             return True
+        if edition.head is None:
+            return False
         issued, expires = edition.head.head.issued, edition.head.head.expires
-        return issued <= self._context.clock() <= issued + (expires - issued) // 2
+        return issued <= now <= issued + (expires - issued) // 2
 
     def _load(self) -> Edition:
         context = self._context
+        self._loaded = context.clock()
         log = context.store.log(context.id)
         fault = None
         if self._edition is not None and self._edition.log is log:
@@ -129,7 +135,7 @@ class Desk:
             return found if found is not None and found.head.expires > now else None
 
     def _tell(self, before: Edition | None, after: Edition) -> None:
-        if after.fault is not None:
+        if after.fault is not None and (before is None or before.fault != after.fault):
             logger.error("the version log does not hold, nothing is served reason=%r", after.fault)
         elif before is not None and after.newest != before.newest:
             logger.info("serving a new version dataset=%s version=%d", self._context.id, after.newest)

@@ -16,7 +16,6 @@ from ...transport.limits import Rate
 from .. import wire
 from ..entry import SignedHead
 from ..manifest import manifest_json
-from ..members import Member
 from .context import Context
 from .desk import Desk, Edition
 from .device import CODE_SECONDS, POLL_SECONDS, Codes
@@ -29,9 +28,9 @@ from .sending import BytesResponse, FileResponse, Part, multipart
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/x-ndjson"
-#: Downloads at once: in all, and with one token.
-MAX_DOWNLOADS = 64
-MAX_DOWNLOADS_PER_TOKEN = 16
+#: Downloads at once: in all, and with one token or from one address. Each takes some 3 MiB of memory.
+MAX_DOWNLOADS = 128
+MAX_DOWNLOADS_EACH = 16
 #: Seconds that hashing an artifact may take before it is served for the first time.
 HASHING_SECONDS = 3600.0
 
@@ -54,7 +53,7 @@ class Handlers:
         self._desk = desk
         self._codes = codes
         self._reading = reading
-        self._downloads: Counter[bytes] = Counter()
+        self._downloads: Counter[bytes | str] = Counter()
 
     def routes(self) -> tuple[Route, ...]:
         """The whole table."""
@@ -193,7 +192,7 @@ class Handlers:
         }
         if found.status == 304:
             return Response(None, 304, headers)
-        leave = self._enter(visit.member)
+        leave = self._enter(visit)
         try:
             visit.more_time(HASHING_SECONDS)
             _, file = await self._desk.open(edition, version)
@@ -224,25 +223,31 @@ class Handlers:
             ended=ended,
         )
 
-    def _enter(self, member: Member | None) -> Callable[[], None]:
+    def _enter(self, visit: Visit) -> Callable[[], None]:
         """Count a download; returns what takes it off the count.
 
         Raises:
             Refusal: `too_many_downloads`.
         """
-        who = b"owner" if member is None else member.hash
-        if self._downloads[who] >= MAX_DOWNLOADS_PER_TOKEN:
-            raise Refusal("too_many_downloads", "too many downloads at once with this token", headers=_SOON)
-        if self._downloads.total() >= MAX_DOWNLOADS:
+        token = b"owner" if visit.member is None else visit.member.hash
+        who: tuple[bytes | str, ...] = (token, visit.address)
+        if max(self._downloads[each] for each in who) >= MAX_DOWNLOADS_EACH:
+            raise Refusal(
+                "too_many_downloads",
+                "too many downloads at once with this token, or from your address",
+                headers=_SOON,
+            )
+        if self._downloads.total() >= len(who) * MAX_DOWNLOADS:
             raise Refusal(
                 "too_many_downloads", "too many downloads at once; try again soon", status=503, headers=_SOON
             )
-        self._downloads[who] += 1
+        self._downloads.update(who)
 
         def leave() -> None:
-            self._downloads[who] -= 1
-            if not self._downloads[who]:
-                del self._downloads[who]
+            self._downloads.subtract(who)
+            for each in who:
+                if not self._downloads[each]:
+                    del self._downloads[each]
 
         return leave
 

@@ -93,6 +93,12 @@ def publish(
     facilitator: Annotated[
         str | None, typer.Option(metavar="URL", help="Who settles payments on an EVM chain.")
     ] = None,
+    rpc: Annotated[
+        str | None,
+        typer.Option(
+            "--rpc", metavar="URL", help="A node of the EVM chain, to see whether a payment in doubt arrived."
+        ),
+    ] = None,
     store: Annotated[str, typer.Option(metavar="local|subnet", help="Where the bytes are kept.")] = "local",
     signer: SignerOption = "hotkey",
     key: KeyOption = None,
@@ -127,7 +133,7 @@ def publish(
             tunnel=tunnel,
             public_url=None if public_url is None else _url(public_url, "--public-url").rstrip("/"),
             mirrors=tuple(_url(url, "--mirror") for url in mirror or ()),
-            price=_price(price, price_per_mb, pay_to, chain, facilitator, owner.owner, settings),
+            price=_price(price, price_per_mb, pay_to, chain, (facilitator, rpc), owner.owner, settings),
         )
         publishing = Publishing(
             plan,
@@ -168,7 +174,7 @@ def _price(
     per_mb: str | None,
     pay_to: str | None,
     chain: str | None,
-    facilitator: str | None,
+    services: tuple[str | None, str | None],
     owner: str,
     settings: tuple[str, str | None],
 ) -> Price | None:
@@ -177,8 +183,14 @@ def _price(
     Raises:
         UsageError: there is no price where one is meant, or the payee cannot be paid there.
     """
+    facilitator, rpc = services
     if flat is None and per_mb is None:
-        for flag, value in (("--pay-to", pay_to), ("--chain", chain), ("--facilitator", facilitator)):
+        for flag, value in (
+            ("--pay-to", pay_to),
+            ("--chain", chain),
+            ("--facilitator", facilitator),
+            ("--rpc", rpc),
+        ):
             if value is not None:
                 raise UsageError(f"{flag} is there and no price", remedy="Add --price or --price-per-mb")
         return None
@@ -193,8 +205,10 @@ def _price(
             public_key(payee)
         except ValueError:
             fits = False
-        if facilitator is not None:
-            raise UsageError("nobody settles payments in TAO", remedy="Leave out --facilitator")
+        if facilitator is not None or rpc is not None:
+            raise UsageError(
+                "nobody else settles payments in TAO", remedy="Leave out --facilitator and --rpc"
+            )
     else:
         fits = _EVM_ADDRESS.fullmatch(payee) is not None
     if not fits:
@@ -208,7 +222,7 @@ def _price(
         from ...chain.network import ChainSettings  # noqa: PLC0415 - loads the chain's SDK
         from .tills import open_till  # noqa: PLC0415 - likewise
 
-        return open_till(chain, facilitator, lambda: ChainSettings(network, endpoint, 0))
+        return open_till(chain, facilitator, rpc, lambda: ChainSettings(network, endpoint, 0))
 
     unit, text = ("flat", flat) if flat is not None else ("mb", per_mb)
     return Price(str(text), "flat" if unit == "flat" else "mb", payee, facilitator, till)

@@ -161,8 +161,8 @@ class FileResponse(Response):
             logger.error("download broken off: %s", error)  # noqa: TRY400 - the line says all
         finally:
             gone.cancel()
-            self._reading.submit(self._file.close)  # may have to wait for a piece that is being read
             self._ended(sent)
+            self._reading.submit(self._file.close)  # may have to wait for a piece that is being read
 
     async def _send_body(self, send: Send, gone: asyncio.Future[None], sent: list[Span]) -> bool:
         """Send the parts; False when the peer has gone."""

@@ -14,13 +14,14 @@ from .publishing import TAO
 
 @asynccontextmanager
 async def open_till(
-    chain: str, facilitator: str | None, settings: Callable[[], ChainSettings]
+    chain: str, facilitator: str | None, rpc: str | None, settings: Callable[[], ChainSettings]
 ) -> AsyncIterator[Till]:
     """What judges payments on a chain.
 
     Args:
         chain: "bittensor", or an EVM chain.
         facilitator: URL of who settles on an EVM chain; None for the usual one.
+        rpc: URL of a node of the EVM chain, to ask about payments in doubt; None: nobody is asked.
         settings: of the node that is asked about payments in TAO.
 
     Raises:
@@ -33,5 +34,5 @@ async def open_till(
         return
     from ..payments import evm  # noqa: PLC0415 - needs the extra `evm`
 
-    async with evm.open_till(chain, facilitator) as till:
+    async with evm.open_till(chain, facilitator, rpc=rpc) as till:
         yield till
