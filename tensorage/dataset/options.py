@@ -15,7 +15,7 @@ from ..errors import UsageError
 from .home import DEFAULT_HOME, HOME_VARIABLE
 from .names import check_id
 from .schema import STORE_NAME
-from .signing import KEY_NAME, SignerChoice
+from .signing import KEY_NAME, KEY_VARIABLE, SignerChoice
 from .store import Store
 
 DatasetHome = Annotated[
@@ -69,7 +69,9 @@ def signer_choice(
     if kind not in ("hotkey", "secp256k1"):
         raise UsageError(f"there is no signer {kind!r}", remedy="Take --signer hotkey or secp256k1")
     if kind == "hotkey" and key is not None:
-        raise UsageError("--key is a secp256k1 key", remedy="Leave it out, or take --signer secp256k1")
+        raise UsageError(
+            "--key is a secp256k1 key", remedy=f"Leave it and {KEY_VARIABLE} out, or take --signer secp256k1"
+        )
     return SignerChoice(kind, wallet, key or home.expanduser() / KEY_NAME)
 
 

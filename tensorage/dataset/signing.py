@@ -26,6 +26,7 @@ from .identity import EthSigner, HotkeySigner, Signer
 
 SignerKind = Literal["hotkey", "secp256k1"]
 KEY_NAME = "owner.key"
+KEY_VARIABLE = "TENSORAGE_DATASET_KEY"
 _MAX_KEY_FILE = 4096
 
 SignerOption = Annotated[
@@ -42,7 +43,7 @@ KeyOption = Annotated[
     typer.Option(
         "--key",
         metavar="FILE",
-        envvar="TENSORAGE_DATASET_KEY",
+        envvar=KEY_VARIABLE,
         help="File with the secp256k1 key, for --signer secp256k1.",
         show_default="owner.key in the home",
     ),

@@ -10,7 +10,7 @@ import pytest
 from bittensor import Client
 from bittensor.intents import BurnedRegister
 from chain_net import NETUID, Net
-from dataset_owner import bundle, check_whole, dataset, key_file, open_store
+from dataset_owner import ALICE, bundle, check_whole, dataset, key_file, open_store, record
 
 from tensorage.chain.devnet import open_substrate
 from tensorage.chain.wallet import Hotkey, create_wallet
@@ -136,6 +136,23 @@ def test_what_cannot_be_done_is_said_in_one_line_with_exit_code_2(
     assert out == "" and complaint in err and err.count("\n") == 1 and "01" * 32 not in err
     with open_store(home) as store:
         assert check_whole(store) == 1 and len(store.datasets()) == 1
+
+
+def test_a_version_that_was_cut_off_shows_and_is_finished(tmp_path, home, capsys):
+    def dies(digest):
+        raise KeyboardInterrupt
+
+    key = key_file(tmp_path / "key")
+    with open_store(home) as store, pytest.raises(KeyboardInterrupt):
+        record(store, bundle(tmp_path / "one"), SimpleNamespace(owner=ALICE.owner, sign=dies))
+    assert dataset("from", bundle(tmp_path / "two", b"{}\n"), "--name", "chats", "--key", key) == 2
+    assert "dataset version chats --finish" in capsys.readouterr().err
+    assert dataset("status", "chats", "--json") == 0
+    assert printed(capsys)["unfinished"] == 1
+    assert dataset("version", "chats", "--finish", "--key", key) == 0
+    assert dataset("from", tmp_path / "two", "--name", "chats", "--key", key) == 0
+    with open_store(home) as store:
+        assert check_whole(store) == 2
 
 
 def test_an_artifact_that_was_edited_is_found_and_put_back(tmp_path, home, capsys):
