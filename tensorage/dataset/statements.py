@@ -11,7 +11,7 @@ from .entry import HEAD_SECONDS, Head, Rotation, SignedHead, SignedRotation
 from .identity import Signer
 from .journal import ROTATION_COLUMNS, begun_already, insert, journal_rotation, values
 from .log import MAX_ROTATIONS
-from .versions import FROM_BUNDLE, VersionRows, check_owner, dataset_row, newest_version, sign
+from .versions import FROM_BUNDLE, VersionRows, check_owner, check_owner_id, dataset_row, newest_version, sign
 
 _HEAD_COLUMNS = "id, owner, seq, entry_hash, issued, expires"
 
@@ -81,6 +81,7 @@ class StatementRows(VersionRows):
                 if (signed.rotation.old, signed.rotation.new) == (old.owner, new.owner):
                     return signed
             check_owner(dataset, old.owner)
+            check_owner_id(new.owner)  # before it is promised the dataset
             if new.owner in log.keys:
                 raise UsageError(
                     f'{new.owner} has been a key of dataset "{id}" already', remedy="Take a new key"

@@ -88,10 +88,7 @@ class VersionRows(Home):
             UsageError: the id or the owner id is none, or another owner has the dataset.
         """
         check_id(id)
-        try:
-            kind_of(owner)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        check_owner_id(owner)
         now = self._clock()
 
         def work(db: sqlite3.Connection) -> Dataset:
@@ -287,6 +284,14 @@ def _check_log(log: Log, dataset: Dataset) -> None:
     verify_log(log, owner=dataset.root_owner, verify=identity.verify, id=dataset.id)
     if (log.root_owner, log.owner) != (dataset.root_owner, dataset.owner):
         raise LogError("wrong_owner", f"it is {log.owner}'s, not {dataset.owner}'s")
+
+
+def check_owner_id(owner: str) -> None:
+    """Check that an owner id names a key; UsageError when it does not."""
+    try:
+        kind_of(owner)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def check_owner(dataset: Dataset, owner: str) -> None:
