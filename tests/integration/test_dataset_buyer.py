@@ -84,6 +84,9 @@ def test_receipts_are_shown_and_checked(shop, buyer, tmp_path):
         path.write_text(json.dumps(document | change))
         code, out, err = buyer("receipt", "show", path)
         assert code == 1, change
+    path.write_text(json.dumps(document | {"path": "\u001b[2J\n", "payment": {"asset": 5}, "time": 1 << 60}))
+    code, out, err = buyer("receipt", "show", path)
+    assert code == 0 and "\x1b" not in out
     with (tmp_path / "chats-v2.jsonl").open("r+b") as file:
         file.write(b"x")
     assert buyer("receipt", "show", "chats-v2.jsonl")[0] == 1
@@ -226,15 +229,18 @@ def test_a_seller_that_redirects_compresses_floods_or_says_nonsense_is_one_line_
     async def escape(asked, writer):
         await shop.say(writer, 403, {"error": "x\u001b[2J", "message": "bad\u001b[31m\nnews"})
 
+    async def word(asked, writer):
+        await shop.say(writer, 403, {"error": "x\u001b[2J"})
+
     async def nonsense(asked, writer):
         writer.write(b"nonsense")
 
-    for trick in [redirect, gzip, flood, escape, nonsense]:
+    for trick in [redirect, gzip, flood, escape, word, nonsense]:
         shop.tricks["/dataset/chats/versions"] = trick
         code, out, err = buyer("verify", shop.place, "--owner", shop.owner)
         assert code == 1 and err.startswith("error: ") and err.count("\n") == 1, trick
         assert "\x1b" not in out + err
-    assert len(shop.asked) == 5
+    assert len(shop.asked) == 6
 
 
 # Format 1

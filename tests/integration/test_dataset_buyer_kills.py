@@ -91,3 +91,36 @@ def test_a_buyer_killed_at_random_instants_goes_on_with_at_most_one_chunk_twice(
         with Book(tmp_path / "home") as book:
             assert [token.token for token in book.tokens(shop.url, ID)] == [TOKEN]
             assert len(book.receipts(id=ID)) == 1
+
+
+def test_an_interrupted_buyer_says_so_and_keeps_what_came(tmp_path):
+    data = made(4 * CHUNK_SIZE)
+    with Shop(data) as shop:
+        honest = shop.honest
+
+        async def half(asked, writer):
+            if asked.path.endswith("/download"):
+                await shop.answer(
+                    writer,
+                    206,
+                    data[: 2 * CHUNK_SIZE],
+                    [f"Content-Range: bytes 0-{len(data) - 1}/{len(data)}"],
+                    length=len(data),
+                )
+                await asyncio.sleep(WAIT)
+            else:
+                await honest(asked, writer)
+
+        shop.honest = half
+        with Book(tmp_path / "home") as book:
+            book.keep_token(shop.url, ID, Token(TOKEN, 1, "join", 1))
+        run = Buyer(tmp_path, shop)
+        part, leaves = tmp_path / f"{ID}-v1.jsonl.part", split_leaves(shop.leaves[1])
+        until = time.monotonic() + WAIT
+        while missing(part, leaves, len(data)) > 2 * CHUNK_SIZE:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        run.process.send_signal(signal.SIGINT)
+        code, said = run.finish()
+        assert code == 130 and "Traceback" not in said and "never retrieved" not in said, said
+        assert missing(part, leaves, len(data)) == 2 * CHUNK_SIZE

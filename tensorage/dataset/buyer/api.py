@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -28,6 +29,7 @@ from .urls import Place
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _SMALL = 64 * 1024
+_KIND = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 DEADLINE = 30.0
 #: Seconds for what may be large, and for a seller that looks for a payment on chain.
 LONG_DEADLINE = 300.0
@@ -58,7 +60,8 @@ class Answer:
     @property
     def kind(self) -> str:
         """The word for an error, "" where there is none."""
-        return str(self._document().get("error", ""))[:64]
+        found = self._document().get("error")
+        return found if isinstance(found, str) and _KIND.fullmatch(found) else ""
 
     @property
     def message(self) -> str:

@@ -18,6 +18,7 @@ import typer
 from ... import config
 from ...chain.network import ChainSettings
 from ...errors import ProofError, UsageError
+from ...transport.refusals import one_line
 from .. import wire
 from ..log import Log
 from ..options import DEFAULT_HOME, AsJson, DatasetHome, day, meter
@@ -332,18 +333,28 @@ def show(
         typer.echo(json.dumps(found))
         return
     for document in found:
-        paid = document["payment"]
-        typer.echo(f"{document['id']} v{document['seq']}: {document['path']}")
-        typer.echo(f"  bytes: {document['size']}")
-        typer.echo(f"  file hash: {document['fileHash']}")
-        typer.echo(f"  manifest hash: {document['manifestHash']}")
-        typer.echo(f"  entry: {document['entryHash']}")
-        typer.echo(
-            f"  owner: {document['owner']}" + ("" if document["pinned"] else " (trusted on first use)")
-        )
-        typer.echo(f"  from: {document['url']}, {day(document['time'])} UTC")
-        if paid:
-            typer.echo(f"  paid: {paid['amount']} {paid['asset']} to {paid['payTo']} on {paid['network']}")
+        for line in _lines(document):
+            typer.echo(one_line(line, 500))
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    """A receipt for people. What the owner did not sign may be anything, in a receipt that somebody sent."""
+    moment, paid = document.get("time"), document.get("payment")
+    when = f", {day(moment)} UTC" if type(moment) is int and 0 <= moment < 1 << 36 else ""
+    trusted = "" if document.get("pinned") is True else " (trusted on first use)"
+    lines = [
+        f"{document['id']} v{document['seq']}: {document.get('path')}",
+        f"bytes: {document['size']}",
+        f"file hash: {document['fileHash']}",
+        f"manifest hash: {document['manifestHash']}",
+        f"entry: {document['entryHash']}",
+        f"owner: {document['owner']}{trusted}",
+        f"from: {document.get('url')}{when}",
+    ]
+    if isinstance(paid, dict):
+        amount, asset, payee, network = (paid.get(name) for name in ("amount", "asset", "payTo", "network"))
+        lines.append(f"paid: {amount} {asset} to {payee} on {network}")
+    return lines
 
 
 def _receipts(what: str | None, home: Path) -> list[dict[str, Any]]:
@@ -357,7 +368,7 @@ def _receipts(what: str | None, home: Path) -> list[dict[str, Any]]:
         beside = receipts.beside(path)
         if not found and beside.is_file():
             document = receipts.read(beside)
-            if document["fileHash"] != digest.hex():
+            if document.get("fileHash") != digest.hex():
                 raise ProofError(f"{path} is not the file of its receipt: it hashes to {digest.hex()}")
             found = [document]
         if not found:

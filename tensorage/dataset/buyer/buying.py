@@ -342,5 +342,5 @@ async def _in_thread(download: Download | WholeDownload) -> Outcome:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         download.stop()
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)
         raise

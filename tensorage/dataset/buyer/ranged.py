@@ -11,14 +11,17 @@ client made for messages; with TLS, that is all that is read at once.
 from __future__ import annotations
 
 import http.client
+import queue
 import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import Any
 
 from ...transport.addresses import is_public
 from .faults import SourceFault
@@ -30,6 +33,8 @@ STALL_SECONDS = 30.0
 _PIECE = 256 * 1024
 _RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
 _MOST_WAIT = 30.0
+_MOST_ADDRESSES = 4
+_TICK = 0.1
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -191,12 +196,16 @@ class RangeReader:
 
     def _dial(self) -> socket.socket:
         """A connection to one of the host's addresses: those that were looked at, not looked up again."""
-        found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
         last: OSError | None = None
-        for family, kind, protocol, _, name in found[:4]:
+        for family, kind, protocol, _, name in self._look_up()[:_MOST_ADDRESSES]:
             if self._public_only and not is_public(str(name[0])):
                 raise SourceFault(f"is at {name[0]}, in no public network", final=True)
             raw = socket.socket(family, kind, protocol)
+            with self._lock:
+                self._socket = raw
+            if self._aborted:
+                raw.close()
+                break
             try:
                 raw.settimeout(CONNECT_SECONDS)
                 raw.connect(name)
@@ -207,6 +216,28 @@ class RangeReader:
                 continue
             return raw
         raise last or OSError("the host has no address")
+
+    def _look_up(self) -> list[Any]:
+        """The host's addresses. Nothing ends a look-up, so a thread does it, and may be left behind."""
+        found: queue.SimpleQueue[list[Any] | OSError | UnicodeError] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                found.put(socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM))
+            except (OSError, UnicodeError) as error:
+                found.put(error)
+
+        threading.Thread(target=work, name="dataset-names", daemon=True).start()
+        until = time.monotonic() + CONNECT_SECONDS
+        while not self._aborted and time.monotonic() < until:
+            try:
+                answer = found.get(timeout=_TICK)
+            except queue.Empty:
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        raise OSError("the host's address is not to be had in time")
 
     @staticmethod
     def _shut(connection: socket.socket | None) -> None:
