@@ -20,7 +20,7 @@ from .fetching import Fetcher
 from .plan import Unit, units
 
 #: Bytes of blocks that are fetched, or being fetched, ahead; answers take as much again for a while. At first
-#: there is the first segment only; each unit that was handed on doubles what may be ahead.
+#: there is the first segment only; each unit with which some was handed on doubles what may be ahead.
 AHEAD = 64 << 20
 _AT_FIRST = 320 << 10
 
@@ -80,7 +80,9 @@ class Download:
                 done = await _whole(self._coder.run(_open, opening, blocks, skip, write))
                 del blocks, task
                 ahead.popleft()
-                flying, window = flying - unit.size, min(2 * window, AHEAD)
+                flying -= unit.size
+                if done:
+                    window = min(2 * window, AHEAD)
                 self._progress(done)
         finally:
             for _, task in ahead:
