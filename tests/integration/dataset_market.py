@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -122,3 +130,58 @@ async def open_shop(
                 yield Shop(home, opened, service, client, clock, list(versions))
         finally:
             await service.drain(1)
+
+
+COMMAND = [sys.executable, "-m", "tensorage", "dataset"]
+
+
+class Server:
+    """A running `publish --json`."""
+
+    def __init__(self, home: Path, *options: str, id: str = ID, path: str | None = None) -> None:
+        environment = os.environ | {"TENSORAGE_DATASET_HOME": str(home)}
+        environment["PATH"] = os.environ["PATH"] if path is None else path
+        command = [*COMMAND, "publish", id, "--json", "--signer", "secp256k1", *options]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.said: list[str] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait(20)
+            self._listener.join(20)
+            raise AssertionError(f"exit {self.process.returncode}: {''.join(self.said)}")
+        self.told: dict[str, Any] = json.loads(line)
+        self.url: str = self.told["local_addr"]
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(self.process.stderr)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(20)
+        self._listener.join(20)
+        return code
+
+    def until_said(self, pattern: str) -> str:
+        for _ in range(400):
+            for line in list(self.said):
+                if re.search(pattern, line):
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} was not said: {self.said}")
+
+
+@contextlib.contextmanager
+def publishing(home: Path, *options: str, **more: Any) -> Iterator[Server]:
+    server = Server(home, *options, **more)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait(20)

@@ -1,7 +1,6 @@
 """`publish` and `approve` as real processes: what they leave behind, whom they let in, how they end."""
 
 import asyncio
-import contextlib
 import datetime
 import io
 import json
@@ -14,12 +13,9 @@ import ssl
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -27,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from dataset_market import ID, auth, record, told
+from dataset_market import COMMAND, ID, auth, publishing, record, told
 from typer.testing import CliRunner
 
 from tensorage.chain.wallet import Hotkey
@@ -42,7 +38,6 @@ from tensorage.dataset.store import Store
 from tensorage.errors import TensorageError, UsageError
 
 V1, V2 = b'{"a":1}\n' * 1000, b'{"b":2}\n' * 1000
-COMMAND = [sys.executable, "-m", "tensorage", "dataset"]
 
 
 @pytest.fixture
@@ -53,58 +48,6 @@ def home(tmp_path: Path) -> Path:
         make_key(where / KEY_NAME, os.urandom)
         record(store, tmp_path / "bundles", V1, signer=read_key(where / KEY_NAME))
     return where
-
-
-class Server:
-    """A running `publish --json`."""
-
-    def __init__(self, home: Path, *options: str, id: str = ID, path: str | None = None) -> None:
-        environment = os.environ | {"TENSORAGE_DATASET_HOME": str(home)}
-        environment["PATH"] = os.environ["PATH"] if path is None else path
-        command = [*COMMAND, "publish", id, "--json", "--signer", "secp256k1", *options]
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.said: list[str] = []
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait(20)
-            self._listener.join(20)
-            raise AssertionError(f"exit {self.process.returncode}: {''.join(self.said)}")
-        self.told: dict[str, Any] = json.loads(line)
-        self.url: str = self.told["local_addr"]
-
-    def _listen(self) -> None:
-        assert self.process.stderr is not None
-        self.said.extend(self.process.stderr)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(20)
-        self._listener.join(20)
-        return code
-
-    def until_said(self, pattern: str) -> str:
-        for _ in range(400):
-            for line in list(self.said):
-                if re.search(pattern, line):
-                    return line
-            time.sleep(0.05)
-        raise AssertionError(f"{pattern!r} was not said: {self.said}")
-
-
-@contextlib.contextmanager
-def publishing(home: Path, *options: str, **more: Any) -> Iterator[Server]:
-    server = Server(home, *options, **more)
-    try:
-        yield server
-    finally:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait(20)
 
 
 def run(home: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,141 +1,76 @@
-"""A sale on real processes: a devnet, `publish --price`, and `buy --join` that is killed on its way."""
+"""Access sold for TAO on a devnet by a real server process, which is killed while it is being paid."""
 
 import asyncio
-import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import pytest
-from bittensor import Wallet
-from bittensor.keyfiles import Keypair
-from dataset_market import record
-from devnet_live import live
+import httpx
+from chain_net import Net
+from dataset_market import ID, Server, auth, record, told
+from dataset_payments import make_journal, seeds
 
 from tensorage.chain.coldkey import Coldkey
-from tensorage.chain.devnet.location import url
-from tensorage.chain.network import ChainSettings
 from tensorage.chain.transfers import Ledger
-from tensorage.config import run
-from tensorage.dataset.buyer.book import Book
-from tensorage.dataset.buyer.buyer_commands import app
-from tensorage.dataset.identity import EthSigner
+from tensorage.dataset import wire
+from tensorage.dataset.payments.models import read_challenge
+from tensorage.dataset.payments.paying import Paid, pay
+from tensorage.dataset.payments.policy import Limits, choose
+from tensorage.dataset.payments.tao import TaoWallet
+from tensorage.dataset.signing import KEY_NAME, make_key, read_key
 from tensorage.dataset.store import Store
 
-ID = "sft-demo"
-OWNER = EthSigner(b"\7" * 32)
-SELLER = Coldkey.from_uri("//Seller")
-PRICE = 250_000_000
-DATA = random.Random(3).randbytes(3 << 20)
-WAIT = 60
+ALICE, SELLER = (Coldkey.from_uri(uri) for uri in ("//Alice", "//Seller"))
+DATA = b'{"sold":true}\n' * 1000
+PATH = f"/dataset/{ID}/join/paid"
 
 
-class World:
-    """A devnet, a dataset for sale, and a buyer with TAO."""
-
-    def __init__(self, path, endpoint):
-        self.path, self.endpoint = path, endpoint
-        self.settings = ChainSettings("finney", endpoint, 1)
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": str(Path.cwd()),
-            "BT_CHAIN_ENDPOINT": endpoint,
-        }
-        self.environment.pop("TENSORAGE_DATASET_TOKEN", None)
-        with Store(path / "seller") as store:
-            record(store, path / "bundles", DATA, signer=OWNER)
-        key = path / "owner.key"
-        key.write_text("07" * 32)
-        key.chmod(0o600)
-        wallet = Wallet(name="buyer", path=str(path / "wallets"))
-        wallet.coldkey_file.set_keypair(Keypair.create_from_uri("//Alice"), encrypt=False, overwrite=True)
-        command = ["publish", ID, "--json", "--signer", "secp256k1", "--key", key, "--home", path / "seller"]
-        self.server = self.start(*command, "--price", "0.25", "--pay-to", SELLER.ss58)
-        line = self.server.stdout.readline()
-        assert line, self.server.stderr.read()
-        self.url = json.loads(line)["local_addr"]
-
-    def start(self, *arguments):
-        return subprocess.Popen(
-            [sys.executable, "-m", "dataset", *map(str, arguments)],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.path,
-        )
-
-    def arguments(self, *more):
-        wallet = ["--wallet.name", "buyer", "--wallet.path", self.path / "wallets"]
-        place, home = f"{self.url}/dataset/{ID}", self.path / "buyer"
-        return ["buy", place, "--owner", OWNER.owner, "--home", home, "--json", *wallet, *more]
-
-    def buy(self, *more):
-        """A buyer in a process of its own."""
-        return self.start(*self.arguments(*more))
-
-    def earned(self):
-        async def balance():
-            async with Ledger(self.settings) as ledger:
-                return await ledger.balance(SELLER.ss58)
-
-        return asyncio.run(balance())
+async def test_a_payment_buys_its_token_however_often_the_server_is_killed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with Store(home) as store:
+        make_key(home / KEY_NAME, os.urandom)
+        record(store, tmp_path / "bundles", DATA, signer=read_key(home / KEY_NAME))
+    chance = random.Random(5)
+    async with Net(tmp_path / "devnet.sqlite").producing() as net, Ledger(net.settings) as ledger:
+        options = ("--no-tunnel", "--price", "0.25", "--pay-to", SELLER.ss58)
+        options += ("--subtensor.chain_endpoint", net.endpoint)
+        paid: Paid | None = None
+        tokens = set()
+        delays = (0.0, chance.uniform(0, 0.05), chance.uniform(0.05, 0.3), None)
+        for delay in delays:
+            server = await asyncio.to_thread(Server, home, *options)
+            try:
+                async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+                    paid = paid or await bought(client, ledger, tmp_path)
+                    joining = asyncio.create_task(client.post(PATH, headers={"X-PAYMENT": paid.header}))
+                    if delay is not None:
+                        await asyncio.sleep(delay)
+                        server.process.kill()
+                    (answer,) = await asyncio.gather(joining, return_exceptions=True)
+                    if isinstance(answer, httpx.Response):
+                        assert (answer.status_code, answer.json()["version"]) == (200, 1)
+                        tokens.add(answer.json()["token"])
+                    if delay is None:
+                        (token,) = tokens
+                        reply = await client.get(f"/dataset/{ID}/download", headers=auth(token))
+                        assert reply.content == DATA
+                        assert told(await client.post(f"{PATH}?version=2")) == (400, "unknown_version")
+            finally:
+                await asyncio.to_thread(server.stop, 9)
+        assert await ledger.balance(SELLER.ss58) == 250_000_000
+    with Store(home) as store:
+        assert [(member.label, member.paid) for member in store.members(ID)] == [("paid", 250_000_000)]
 
 
-@pytest.fixture
-def world(tmp_path):
-    with live(tmp_path / "devnet.sqlite") as path:
-        world = World(tmp_path, url(path))
-        yield world
-        world.server.send_signal(signal.SIGTERM)
-        world.server.communicate(timeout=WAIT)
-
-
-def test_a_buyer_killed_anywhere_on_its_way_pays_once_and_has_the_file(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BT_CHAIN_ENDPOINT", world.endpoint)
-
-    def bought(*more):
-        code = run(app, [str(argument) for argument in world.arguments(*more)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    before = world.earned()
-    eve = Coldkey.from_uri("//Eve").ss58
-    for more, said in [
-        ([], "no token"),
-        (["--join"], "--max-price"),
-        (["--join", "--max-price", PRICE - 1], "more than the"),
-        (["--join", "--max-price", PRICE, "--pay-to", eve], "would go to"),
-    ]:
-        code, _, err = bought(*more)
-        assert code == 2 and said in err
-    with Book(tmp_path / "buyer") as book:
-        assert book.journal.all() == []
-
-    chance = random.Random(11)
-    for _ in range(4):
-        process = world.buy("--join", "--max-price", PRICE)
-        process.stderr.readline()  # the buyer's wallet: what follows is the payment
-        time.sleep(chance.random() * 0.6)
-        process.kill()
-        process.communicate(timeout=WAIT)
-    code, out, err = bought("--join", "--max-price", PRICE)
-    assert code == 0, err
-    assert (tmp_path / f"{ID}-v1.jsonl").read_bytes() == DATA
-    assert world.earned() == before + PRICE
-    with Store(tmp_path / "seller") as store, Book(tmp_path / "buyer") as book:
-        assert len(store.members(ID)) == 1
-        assert [row.state for row in book.journal.all() if row.state != "lost"] == ["claimed"]
-        assert len(book.tokens(world.url, ID)) == 1
-    paid = json.loads(out)["payment"]
-    assert (paid["amount"], paid["payTo"], paid["asset"]) == (str(PRICE), SELLER.ss58, "TAO")
-
-    (tmp_path / f"{ID}-v1.jsonl").unlink()
-    code, _, err = bought("--join", "--max-price", PRICE)
-    assert code == 0 and "Paying" not in err
-    assert world.earned() == before + PRICE
+async def bought(client: httpx.AsyncClient, ledger: Ledger, directory: Path) -> Paid:
+    """Pay what the server asks, as a buyer does: see the log, choose, transfer, wait until it is final."""
+    log, _ = wire.read_log((await client.get(f"/dataset/{ID}/versions")).content)
+    asked = await client.post(PATH)
+    assert asked.status_code == 402
+    limits = Limits(250_000_000, frozenset({asked.json()["accepts"][0]["network"]}), frozenset({"TAO"}))
+    now = int(time.time())
+    chosen = choose(read_challenge(asked.content), limits, entry=log.at(1).entry, owner=log.owner, now=now)
+    wallet = TaoWallet(ledger, ALICE, max_spend=250_000_000, patience=60.0)
+    journal = make_journal(directory / "buyer.sqlite")
+    return await pay(chosen, wallet, journal, root_owner=log.root_owner, now=now, rng=seeds())
