@@ -159,7 +159,7 @@ async def test_what_is_not_a_payment_for_this_offer_buys_nothing(world):
     answer = await world.shop.join(world.header(offer, place), offer=offer)
     assert answer.body["error"] == "wrong_payee"
     # The money of another extrinsic in the same block does not count.
-    late = world.shop.offer(expires=int(time.time()) - 60)
+    late = world.shop.offer(expires=int(time.time()) - 7200)
     place = await world.send(transfer(), remark(late))
     answer = await world.shop.join(world.header(late, place), offer=late)
     assert answer.body["error"] == "too_late"

@@ -11,12 +11,16 @@ import pytest
 from dataset_logs import ALICE, BOB, DORA, NOW, append, make_log
 
 from tensorage.chain.address import ss58
+from tensorage.chain.transfers import Extrinsic, Remark, Transfer, remark_hash
+from tensorage.chain.types import BlockRef
 from tensorage.dataset.entry import Offer, SignedOffer
 from tensorage.dataset.payments import models, pricing
 from tensorage.dataset.payments.errors import MalformedPayment, PaymentRefused, PolicyRefusal
 from tensorage.dataset.payments.join import requirement
 from tensorage.dataset.payments.policy import Limits, choose
 from tensorage.dataset.payments.reference import Claim, claim_hash, payment_id, reference, sign_claim
+from tensorage.dataset.payments.tao import settled
+from tensorage.dataset.payments.till import Presented, Terms
 from tensorage.dataset.sales import OfferTerms
 from tensorage.errors import UsageError
 from tensorage.keyauth import SigningKey
@@ -236,6 +240,37 @@ def test_a_claim_binds_offer_key_and_place():
     assert Claim.read(key=claim.key.hex(), signature=claim.signature.hex()) == claim
     made = reference(OFFER.hash, key.public_key)
     assert len({made, claim_hash(made, place), payment_id(GENESIS, place), payment_id("b", place)}) == 4
+
+
+def test_only_what_one_account_paid_the_payee_in_time_in_that_extrinsic_counts():
+    made = reference(OFFER.hash, SigningKey(bytes(32)).public_key)
+    shown = Presented(b"id", b"place", made, None, None)
+    paid = Transfer(DORA.owner, PAYEE, 5_000)
+    mine = Remark(DORA.owner, remark_hash(made))
+    terms = Terms(OFFER, 2**53)
+
+    def judged(*transfers, remarks=(mine,), succeeded=True, time=NOW, terms=terms):
+        found = Extrinsic(BlockRef(7, bytes(32)), 2, time, succeeded, transfers, remarks)
+        return settled(found, shown, terms, GENESIS)
+
+    assert judged(paid).amount == 5_000 and judged(paid).payer == DORA.owner
+    assert judged(replace(paid, amount=4_000), replace(paid, amount=1_500)).amount == 5_500
+    assert judged(paid, time=OFFER.expires + 3600)
+    for reason, arguments, options in (
+        ("failed", [paid], {"succeeded": False}),
+        ("not_paid", [paid], {"remarks": ()}),
+        ("not_paid", [paid], {"remarks": (Remark(DORA.owner, made),)}),
+        ("wrong_payee", [], {}),
+        ("wrong_payee", [replace(paid, dest=BOB.owner)], {}),
+        ("wrong_payee", [replace(paid, sender=BOB.owner)], {}),  # another's money, under our remark
+        ("wrong_payee", [paid], {"remarks": (Remark(BOB.owner, remark_hash(made)),)}),
+        ("too_little", [replace(paid, amount=4_999), replace(paid, sender=BOB.owner)], {}),
+        ("too_late", [paid], {"time": OFFER.expires + 3601}),
+        ("too_late", [paid], {"terms": Terms(OFFER, NOW - 1)}),
+    ):
+        with pytest.raises(PaymentRefused) as refusal:
+            judged(*arguments, **options)
+        assert refusal.value.reason == reason
 
 
 def test_references_of_a_known_offer_are_what_the_documentation_says():

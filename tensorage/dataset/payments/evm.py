@@ -134,8 +134,8 @@ class EvmTill:
         detail: _Shown = shown.detail
         if begun:  # an earlier settlement may have moved the money
             return await self._proved(shown, terms)
-        if now > terms.deadline:
-            raise PaymentRefused("offer_expired", f"the offer ended at {terms.deadline}, it is {now}")
+        if now > min(terms.offer.expires, terms.until):
+            raise PaymentRefused("offer_expired", f"the offer ended at {terms.offer.expires}, it is {now}")
         if not detail.valid_after <= now or detail.valid_before < now + LEAST_LEFT:
             raise PaymentRefused(
                 "too_late",

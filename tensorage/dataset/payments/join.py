@@ -297,7 +297,7 @@ def _terms(
         raise PaymentRefused("other_offer", "scheme, network, amount, asset or payTo is not as offered")
     if (offer.network, offer.asset) != (till.network, till.asset):
         raise PaymentRefused("other_offer", f"{offer.asset} on {offer.network} is not taken here any more")
-    return Terms(offer, min(offer.expires, until))
+    return Terms(offer, until)
 
 
 _under_way: dict[bytes, tuple[asyncio.Lock, list[None]]] = {}

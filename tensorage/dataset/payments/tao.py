@@ -26,6 +26,8 @@ from .till import Presented, Settled, Terms
 
 ASSET = "TAO"
 MAX_TIMEOUT = 3600
+#: Seconds by which a payment may miss the end of its offer: money that has moved cannot be called back.
+GRACE = 3600
 #: Questions to the chain at one time, whatever many ask to join.
 MAX_QUESTIONS = 8
 _PAYLOAD = {"blockHash", "extrinsicIndex", "claimKey", "signature"}
@@ -87,13 +89,13 @@ class TaoTill:
                 reason="payment_not_final",
                 retry_after=max(1, round(2 * self._ledger.block_time)),
             )
-        return _settled(found, shown, terms, self.network)
+        return settled(found, shown, terms, self.network)
 
     async def settle(self, shown: Presented, terms: Terms, *, begun: bool) -> Settled:
         return await self.check(shown, terms, 0, begun=begun)
 
 
-def _settled(found: Extrinsic, shown: Presented, terms: Terms, network: str) -> Settled:
+def settled(found: Extrinsic, shown: Presented, terms: Terms, network: str) -> Settled:
     """What an extrinsic paid for an offer.
 
     Raises:
@@ -113,8 +115,8 @@ def _settled(found: Extrinsic, shown: Presented, terms: Terms, network: str) -> 
     amount = sum(transfer.amount for transfer in ours)
     if amount < offer.amount:
         raise PaymentRefused("too_little", f"{where} pays {amount} rao, the price is {offer.amount}")
-    if found.time > terms.deadline:
-        raise PaymentRefused("too_late", f"{where} is of {found.time}, the offer ended at {terms.deadline}")
+    if found.time > min(offer.expires + GRACE, terms.until):
+        raise PaymentRefused("too_late", f"{where} is of {found.time}, the offer ended at {offer.expires}")
     return Settled(
         shown.payment_id,
         ours[0].sender,

@@ -11,10 +11,10 @@ from .models import Payment
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The signed offer that a payment is for, and the last second (unix) at which it counts as in time."""
+    """The signed offer that a payment is for; `until` when (unix seconds) its owner's key makes offers."""
 
     offer: Offer
-    deadline: int
+    until: int
 
 
 @dataclass(frozen=True, slots=True)
