@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit lint format bench bench-files clean
+.PHONY: help install demo test unit lint format bench bench-files bench-dataset clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -43,6 +43,9 @@ bench: $(INSTALLED)  ## Measure sealing against argon2's C code
 
 bench-files: $(INSTALLED)  ## Measure putting and getting 1 GB on 12 miners against zfec and AES
 	$(BIN)/python scripts/bench_files.py
+
+bench-dataset: $(INSTALLED)  ## Measure the dataset market against nginx and sha256sum
+	$(BIN)/python scripts/bench_dataset.py
 
 clean:  ## Remove .venv and what the tools cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
