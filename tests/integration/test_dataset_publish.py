@@ -152,6 +152,7 @@ def test_what_would_give_the_dataset_away_is_refused(home: Path, tmp_path: Path)
         ("--price", "1", "--chain", "base", "--pay-to", payee): "cannot be paid on base",
         ("--tls-cert", "a.pem"): "--tls-key",
         ("--tls-cert", "a.pem", "--tls-key", "b.pem"): "cannot be used for TLS",
+        ("--public-url", "http://data.example"): "in the clear",
         ("--store", "subnet"): "cannot be had yet",
     }
     for options, words in refusals.items():
@@ -386,4 +387,8 @@ def test_ten_gib_are_hashed_and_sent_with_flat_memory(home: Path) -> None:
         assert TEN_GIB < received < TEN_GIB + 4096
         assert peak_memory(server.process.pid) - before < 32 << 20
         assert before < 400 << 20
+        assert server.stop() == 0
+    with Store(home) as store:  # a server that is hashing what was just put there ends at once all the same
+        record(store, home.parent / "bundles", V2, signer=read_key(home / KEY_NAME))
+    with publishing(home, "--no-tunnel") as server:
         assert server.stop() == 0

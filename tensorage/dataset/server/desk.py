@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import anyio.to_thread
@@ -31,6 +33,8 @@ from .refusal import Refusal
 from .sending import OpenFile, Stamp
 
 logger = logging.getLogger(__name__)
+
+_HASHERS = 4
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,11 @@ class Edition:
 
 
 class Desk:
-    """Keeps the edition up to date, and opens artifacts.
+    """Keeps the edition up to date, and opens artifacts."""
 
-    Args:
-        working: threads for what takes long: hashing.
-    """
-
-    def __init__(self, context: Context, working: Executor) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._working = working
+        self._hashing = asyncio.Semaphore(_HASHERS)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="downloads")
         self._edition: Edition | None = None
         self._loaded: int | None = None
@@ -127,10 +127,10 @@ class Desk:
         context, now = self._context, self._context.clock()
         try:
             return context.store.sign_head(context.id, context.signer, now)
-        except (
-            UsageError
-        ) as error:  # the dataset was handed on to another key, whose owner may have signed one
-            logger.error("publish again with the newest key reason=%r", str(error))  # noqa: TRY400
+        except UsageError as error:  # it was handed on to another key, whose owner may have signed one
+            if str(error) != self._unsigned:
+                self._unsigned = str(error)
+                logger.error("publish again with the newest key reason=%r", self._unsigned)  # noqa: TRY400
             found = context.store.head(context.id)
             return found if found is not None and found.head.expires > now else None
 
@@ -166,9 +166,34 @@ class Desk:
         Raises:
             Refusal: `no_artifacts`, `artifact_missing`.
         """
-        async with self._opening[version]:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._working, self._open, edition.entry(version))
+        async with self._opening[version], self._hashing:
+            return await self._in_thread(edition.entry(version))
+
+    async def _in_thread(self, entry: Entry) -> tuple[Artifact, OpenFile]:
+        """Open, and hash if need be, in a thread that does not hold up the end of the process."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[tuple[Artifact, OpenFile]] = loop.create_future()
+
+        def deliver(found: tuple[Artifact, OpenFile] | Exception) -> None:
+            if isinstance(found, Exception):
+                if not opened.done():
+                    opened.set_exception(found)
+            elif opened.done():  # nobody waits for it any more
+                found[1].close()
+            else:
+                opened.set_result(found)
+
+        def work() -> None:
+            found: tuple[Artifact, OpenFile] | Exception
+            try:
+                found = self._open(entry)
+            except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+                found = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(deliver, found)
+
+        threading.Thread(target=work, name="opener", daemon=True).start()
+        return await opened
 
     async def leaves(self, artifact: Artifact) -> bytes:
         """The chunk list of an artifact: 32 bytes a chunk.

@@ -209,9 +209,8 @@ class Gatekeeper:
 
     async def _body(self, request: Request) -> bytes:
         body, more, seconds = b"", True, self._limits.idle_seconds
-        if (
-            int(request.headers.get("content-length", "0")) > MAX_BODY
-        ):  # the transport saw that it is a number
+        declared = request.headers.get("content-length", "0")  # digits: h11 has looked
+        if int(declared) > MAX_BODY:
             raise RequestError("too_large", f"a body may have {MAX_BODY} bytes")
         while more:
             message: Message | None = None

@@ -12,6 +12,7 @@ import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -25,7 +26,7 @@ from ..options import DEFAULT_HOME, AsJson, DatasetHome, DatasetId, open_store, 
 from ..payments.pricing import price as check_price
 from ..signing import KeyOption, SignerOption, load_signer
 from .context import Membership
-from .publishing import TAO, Plan, Price, Publishing
+from .publishing import TAO, Plan, Price, Publishing, is_loopback
 
 app = typer.Typer(add_completion=False)
 
@@ -131,7 +132,7 @@ def publish(
             port=port,
             tls=_tls(tls_cert, tls_key),
             tunnel=tunnel,
-            public_url=None if public_url is None else _url(public_url, "--public-url").rstrip("/"),
+            public_url=None if public_url is None else _public(public_url),
             mirrors=tuple(_url(url, "--mirror") for url in mirror or ()),
             price=_price(price, price_per_mb, pay_to, chain, (facilitator, rpc), owner.owner, settings),
         )
@@ -167,6 +168,15 @@ def _url(text: str, flag: str) -> str:
     if not _URL.fullmatch(text):
         raise UsageError(f"{flag} {text[:80]!r} is no URL", remedy="Write it like https://example.org/data")
     return text
+
+
+def _public(text: str) -> str:
+    url = _url(text, "--public-url").rstrip("/")
+    if url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
+        raise UsageError(
+            f"{url[:80]} is no TLS, and tokens must not travel in the clear", remedy="Take https://"
+        )
+    return url
 
 
 def _price(

@@ -44,7 +44,6 @@ TUNNELLED = replace(LIMITS, connections_per_address=LIMITS.max_connections)
 _HANDSHAKE_SECONDS = 10.0
 _REAP_SECONDS = 0.25
 _READERS = 16
-_HASHERS = 2
 _FORWARDED = b"cf-connecting-ip"
 
 
@@ -76,8 +75,7 @@ class Service:
         refusals = Refusals(log, clock)
         self._connections = Connections(limits, log)
         self._reading = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
-        self._hashing = ThreadPoolExecutor(_HASHERS, thread_name_prefix="hasher")
-        self.desk = Desk(context, self._hashing)
+        self.desk = Desk(context)
         self.app = create_app(
             context, self.desk, reading=self._reading, limits=limits, refusals=refusals, clock=clock
         )
@@ -130,8 +128,7 @@ class Service:
                 if isinstance(result, Exception):
                     logger.error("the server ended with an error: %s", result)
         self._server, self._tasks = None, []
-        for threads in (self._reading, self._hashing):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._reading.shutdown(wait=False)
         self.desk.close()
 
     async def _reap(self) -> None:
