@@ -38,7 +38,7 @@ class Buyer:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dataset", "buy", shop.place, "--owner", shop.owner, "--home", "home"],
             cwd=directory,
-            env={**environment, "PYTHONPATH": str(Path.cwd())},
+            env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

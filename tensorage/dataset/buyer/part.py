@@ -112,6 +112,9 @@ class Part:
                 ) from None
             except FileNotFoundError:
                 pass  # the one that filled it has just finished
+            except OSError as error:  # a file system without locks
+                self._disk.close(fd)
+                raise cannot_write(self.path, error) from error
             except BaseException:
                 self._disk.close(fd)
                 raise

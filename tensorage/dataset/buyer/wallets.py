@@ -19,6 +19,7 @@ from ...chain.coldkey import load_coldkey
 from ...chain.network import ChainSettings
 from ...chain.transfers import Ledger
 from ...errors import UsageError
+from ..payments.evm import NAMES
 from ..payments.evm_extra import usdc
 from ..payments.evm_wallet import EvmWallet
 from ..payments.paying import Wallet
@@ -26,7 +27,6 @@ from ..payments.policy import Limits
 from ..payments.tao import ASSET, TaoWallet
 
 BITTENSOR = "bittensor"
-_EVM = {"base": "eip155:8453", "base-sepolia": "eip155:84532"}
 _MOST = 4096
 
 
@@ -74,7 +74,7 @@ class Money:
                 tao = TaoWallet(ledger, key, max_spend=self.max_price)
                 yield tao, self._limits(self.max_price, tao.network, ASSET)
             return
-        network = _EVM.get(self.chain, self.chain)
+        network = NAMES.get(self.chain, self.chain)
         token = usdc(network)
         if self.key is None:
             raise UsageError(f"paying on {self.chain} needs a key", remedy="Name its file with --key FILE")
