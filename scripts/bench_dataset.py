@@ -9,12 +9,12 @@ process to its end; and, for the two servers, the downloader of `buy` in this pr
 checks. What is compared is measured in turn, so that a machine that is slow for a while is slow for both. The
 figures are medians over the rounds.
 
-    download, nginx     MB of a file per second that one client fetches and verifies, from `dataset publish` and
+    download, nginx     MB of a file per second that one client fetches and verifies, from `publish` and
                         from nginx; their ratio is 0.6 or more. Without nginx it is left out, and said.
     refetched_chunks    after kill -9 in the middle of `buy`: chunks that were on the disk and came again; at
                         most 1
     verify_seconds      a log of 10,000 versions signed by an sr25519 key, whole command; at most 3
-    record, sha256sum   MB a second that `dataset from` and `sha256sum` get through; their ratio is 0.7 or more
+    record, sha256sum   MB a second that `from` and `sha256sum` get through; their ratio is 0.7 or more
 
 Exits with 1 when one of them is missed. Needs disk for about three times the sizes.
 """
