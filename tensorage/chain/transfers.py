@@ -375,7 +375,7 @@ def _extrinsic(block: BlockRef, index: int, seconds: int, records: list[dict[str
 
 
 def _is_unknown_block(error: Exception) -> bool:
-    """Whether the node says, in words, that it has no such block; that it has dropped its state is not that."""
+    """Whether the node says that it has no such block; that it has dropped the state of one is not that."""
     text = str(error.message if isinstance(error, TensorageError) else error).lower()
     if "discarded" in text:
         return False

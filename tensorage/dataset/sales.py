@@ -30,7 +30,8 @@ Unit = Literal["flat", "mb"]
 PaymentState = Literal["begun", "minted"]
 
 _PAYMENT = (
-    "payment_id, id, version, network, asset, amount, pay_to, payer, state, transaction_id, begun, minted"
+    "payment_id, id, version, network, asset, amount, pay_to, payer, reference, state, transaction_id, "
+    "begun, minted"
 )
 
 
@@ -60,6 +61,7 @@ class Payment:
     Attributes:
         payment_id: what the network knows it by, 1 to 128 bytes.
         amount: smallest units of the asset.
+        reference: what it carries on chain, and so which key may claim its token.
         state: "begun" until the token is made, then "minted".
         begun, minted: seconds since 1970.
     """
@@ -72,6 +74,7 @@ class Payment:
     amount: int
     pay_to: str
     payer: str | None
+    reference: bytes | None
     state: PaymentState
     transaction: str | None
     begun: int
@@ -135,6 +138,7 @@ class SaleRows(Home):
         amount: int,
         pay_to: str,
         payer: str | None = None,
+        reference: bytes | None = None,
     ) -> Payment:
         """Journal a payment before it is settled; what is known of it, if it was begun before.
 
@@ -152,8 +156,8 @@ class SaleRows(Home):
                 raise UsageError(f'dataset "{id}" not found')
             db.execute(
                 "INSERT INTO payments (payment_id, id, version, network, asset, amount, pay_to, payer, "
-                "state, begun) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'begun', ?)",
-                (payment_id, id, version, network, asset, str(amount), pay_to, payer, now),
+                "reference, state, begun) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'begun', ?)",
+                (payment_id, id, version, network, asset, str(amount), pay_to, payer, reference, now),
             )
             begun = _payment(db, payment_id)
             assert begun is not None

@@ -156,6 +156,7 @@ MIGRATIONS = (
         amount      TEXT    NOT NULL,      -- smallest units, decimal
         pay_to      TEXT    NOT NULL,
         payer       TEXT,
+        reference   BLOB,                  -- what it carries on chain: who may claim its token
         state       TEXT    NOT NULL CHECK (state IN ('begun', 'minted')),
         transaction_id TEXT,
         member      INTEGER REFERENCES members,

@@ -75,6 +75,7 @@ class PaidStore(Protocol):
         amount: int,
         pay_to: str,
         payer: str | None = None,
+        reference: bytes | None = None,
     ) -> Row: ...
 
     def drop_payment(self, payment_id: bytes, /) -> None: ...
@@ -199,10 +200,8 @@ async def join_paid(
 async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now: int) -> JoinAnswer:
     offer = terms.offer
     known = await run_sync(store.payment, shown.payment_id)
-    if known is not None and (known.id, known.version) != (offer.id, offer.version):
-        raise PaymentRefused(
-            "payment_spent", f"this payment has bought version {known.version} of {known.id}, and buys once"
-        )
+    if known is not None:
+        _same(known, shown, offer)
     if known is not None and known.state == "minted":
         settled = Settled(
             shown.payment_id, known.payer or "", known.network, known.amount, known.transaction or ""
@@ -211,7 +210,7 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
     arrived = await till.check(shown, terms, now, begun=known is not None)
     with anyio.CancelScope(shield=True):  # from here on, what was begun is brought to a recorded end
         try:
-            await run_sync(
+            row = await run_sync(
                 lambda: store.begin_payment(
                     shown.payment_id,
                     offer.id,
@@ -221,10 +220,12 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
                     amount=offer.amount,
                     pay_to=offer.pay_to,
                     payer=shown.payer,
+                    reference=shown.reference,
                 )
             )
         except RequestError as error:
             raise PaymentRefused("payment_spent", error.message) from error
+        _same(row, shown, offer)
         try:
             settled = arrived or await till.settle(shown, terms, begun=known is not None)
         except PaymentRefused:
@@ -233,6 +234,23 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
             raise
         token = await _mint(store, offer, settled)
     return _answer(token, offer.version, settled)
+
+
+def _same(known: Row, shown: Presented, offer: Offer) -> None:
+    """Check that a payment is shown for what it was made for, by who claimed it first.
+
+    Who shows one has signed the claim with a key of his own; that the key is the payment's is what the chain
+    has shown for the reference in the journal, and for no other.
+
+    Raises:
+        PaymentRefused: payment_spent.
+    """
+    if (known.id, known.version) != (offer.id, offer.version):
+        raise PaymentRefused(
+            "payment_spent", f"this payment has bought version {known.version} of {known.id}, and buys once"
+        )
+    if known.reference != shown.reference:
+        raise PaymentRefused("payment_spent", "this payment has bought this version with another claim key")
 
 
 async def _mint(store: PaidStore, offer: Offer, settled: Settled) -> str:
