@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
+from dataset_market import DORA, record
 from dataset_seller import Seller
 from dataset_shop import ID, TOKEN, Shop, digest_of, made
 
@@ -21,6 +23,7 @@ from tensorage.dataset.buyer.urls import place
 from tensorage.dataset.chunks import CHUNK_SIZE
 from tensorage.dataset.identity import EthSigner
 from tensorage.dataset.legacy import LegacyRecord
+from tensorage.dataset.store import Store
 
 
 @pytest.fixture
@@ -448,3 +451,17 @@ def test_two_histories_shown_to_two_runs_at_once_cannot_both_be_remembered(tmp_p
             judge(second, two, now=int(time.time()), tell=told.append, id=ID, owner=shop.owner)
         assert error.value.reason == "other_hash" and not told
         assert (tmp_path / "home" / "buyer.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_a_dataset_of_ones_own_is_verified_by_its_id(buyer, tmp_path):
+    with Store(tmp_path / "home") as store:
+        record(store, tmp_path / "bundles", b'{"a": 1}\n', id=ID, signer=DORA)
+    code, out, _ = buyer("verify", ID)
+    assert (code, out) == (0, f"Chain valid: 1 version(s), head v1, owner {DORA.owner}\n")
+    code, out, _ = buyer("verify", ID, "--owner", EthSigner(b"\2" * 32).owner)
+    assert code == 1 and out.startswith("chain INVALID: ")
+    assert buyer("verify", "unknown")[0] == 2
+    with sqlite3.connect(tmp_path / "home" / "datasets.sqlite") as db:
+        db.execute("UPDATE entries SET time = time + 1")
+    code, out, _ = buyer("verify", ID, "--json")
+    assert code == 1 and json.loads(out)["reason"] == "bad_signature"
