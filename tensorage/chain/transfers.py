@@ -41,7 +41,7 @@ __all__ = ["Extrinsic", "Ledger", "Remark", "SignedTransfer", "Transfer", "remar
 T = TypeVar("T")
 
 MAX_FEE_TAO = "0.05"
-EXISTENTIAL_DEPOSIT = 500  # rao that transfer_keep_alive leaves
+EXISTENTIAL_DEPOSIT = 500  # rao below which an account is not; transfer_keep_alive leaves as much
 #: An extrinsic may be included for so many blocks, a power of two, and for at least so many seconds.
 ERA = 64
 ERA_SECONDS = 120.0
@@ -234,7 +234,7 @@ class Ledger:
         Raises:
             UsageError: the policy or the balance forbids it, or there is not time enough; nothing was signed.
         """
-        public_key(dest)
+        public_key(dest)  # or the chain would say so later
         era = self._era()
         if era * self.block_time > max_seconds:
             raise UsageError(
@@ -256,6 +256,11 @@ class Ledger:
             raise UsageError(
                 f"coldkey {key.ss58} has {_tao(free)} TAO, the payment with its fee takes {_tao(needed)}",
                 remedy="Send it more TAO",
+            )
+        if amount < EXISTENTIAL_DEPOSIT and await self.balance(dest) + amount < EXISTENTIAL_DEPOSIT:
+            raise UsageError(
+                f"account {dest} would not exist with {amount} rao; the least is {EXISTENTIAL_DEPOSIT}",
+                remedy="Ask the seller for another payee or price",
             )
         start = await self._connection.finalized()
 

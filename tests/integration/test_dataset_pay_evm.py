@@ -29,6 +29,7 @@ from tensorage.dataset.payments.evm_extra import Token, usdc
 from tensorage.dataset.payments.evm_wallet import EvmWallet
 from tensorage.dataset.payments.paying import pay, refused, resume
 from tensorage.dataset.payments.policy import choose
+from tensorage.errors import UsageError
 
 SECRET = sha256(b"buyer").digest()
 PAYER = Account.from_key(SECRET).address
@@ -321,6 +322,13 @@ async def test_an_authorization_out_of_its_time_or_an_ended_offer_is_refused(wor
     world.now += 86_400
     assert (await world.shop.join(paid.header)).body["error"] == "offer_expired"
     assert world.server.asked == []
+
+
+@pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32, b"\1" * 31])
+def test_what_is_no_key_is_refused_without_showing_it(secret):
+    with pytest.raises(UsageError, match="no secp256k1 key") as error:
+        EvmWallet(NETWORK, secret)
+    assert error.value.__cause__ is None and error.value.__suppress_context__
 
 
 async def test_an_empty_purse_is_a_402(world):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from bittensor import Client, calls
@@ -18,6 +19,7 @@ from tensorage.dataset.payments.errors import PaymentLost, PaymentUndecided, Pol
 from tensorage.dataset.payments.paying import pay, refused, resume
 from tensorage.dataset.payments.reference import reference, sign_claim
 from tensorage.dataset.payments.tao import TaoTill, TaoWallet
+from tensorage.errors import UsageError
 
 ALICE, SELLER, EVE = (Coldkey.from_uri(uri) for uri in ("//Alice", "//Seller", "//Eve"))
 PRICE = 250_000_000
@@ -316,6 +318,33 @@ async def test_a_payment_whose_nonce_was_used_up_is_lost_and_a_new_one_may_begin
     paid = await world.pay()
     assert (await world.shop.join(paid.header)).status == 200
     assert await world.earned() == PRICE
+
+
+async def test_a_payment_that_is_not_there_when_its_era_is_final_never_can_be(world):
+    options = {"max_spend": 1000, "max_seconds": 3600}
+    with pytest.raises(UsageError, match="would not exist"):
+        await world.buyer.sign(ALICE, EVE.ss58, 499, b"reference", **options)
+    payment = await world.buyer.sign(ALICE, EVE.ss58, 1000, b"reference", **options)
+    found, looked, never = await world.buyer.find(payment, payment.start)
+    assert found is None and not never
+    final = (await world.buyer.finalized()).number
+    over = replace(payment, expires=final)
+    assert await world.buyer.find(over, payment.start) == (None, final, True)
+    assert payment.expires - payment.start >= 120 / world.buyer.block_time > 1000, (
+        "longer than the chain takes it"
+    )
+    assert await world.buyer.submit(payment, ALICE) is None
+    assert await world.buyer.submit(payment, ALICE) is None, "what waits already is not refused"
+
+    async def landed():
+        nonlocal found, looked
+        found, looked, never = await world.buyer.find(payment, looked)
+        assert not never
+        return found is not None
+
+    await eventually(landed)
+    assert found.succeeded and found.transfers[0].amount == 1000
+    assert "Stale" in await world.buyer.submit(payment, ALICE)
 
 
 async def test_a_seller_that_refuses_a_payment_that_was_made_is_never_paid_again(world):

@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+from eth_utils.exceptions import ValidationError
 
+from ...errors import UsageError
 from .errors import PaymentLost, PaymentUndecided, PolicyRefusal, TillAway
 from .evm import CLAIM, LEAST_LEFT
 from .evm_extra import ADDRESS, chain_id, check_url, missing
@@ -31,8 +33,7 @@ class EvmWallet:
         rpc: URL of a node of the chain, to learn what became of a payment; None: nobody is asked.
 
     Raises:
-        UsageError: the extra `evm` is not installed, or the network or a URL is wrong.
-        ValueError: the secret is no key.
+        UsageError: the extra `evm` is not installed, the network or a URL is wrong, or the secret is no key.
     """
 
     def __init__(self, network: str, secret: bytes, *, rpc: str | None = None) -> None:
@@ -43,7 +44,11 @@ class EvmWallet:
             raise missing(error) from error
         self._chain_id = chain_id(network)
         self.network = network
-        self._signer = EthAccountSigner(Account.from_key(secret))
+        try:
+            account = Account.from_key(secret)
+        except (ValueError, ValidationError):
+            raise UsageError("the key is no secp256k1 key: 32 bytes, not 0, below the order") from None
+        self._signer = EthAccountSigner(account)
         self.payer = self._signer.address.lower()
         self._rpc = None if rpc is None else check_url(rpc, "EVM node")
 
