@@ -76,12 +76,18 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A file's name or id."
 What = Annotated[str, typer.Argument(metavar="NAME", help="A file's name, its id, or a link file.")]
 
 
-def _access(
+def access_of(
     gateway: str | None,
     api_key: str | None,
     wallet: tuple[str, str, Path],
     chain: tuple[str, str | None, int | None],
 ) -> Access:
+    """What the flags say: a gateway's URL, an API key, a wallet (name, hotkey, path), a chain (network,
+    endpoint, netuid).
+
+    Raises:
+        UsageError: the API key is none.
+    """
     network, endpoint, netuid = chain
 
     def settings() -> ChainSettings:
@@ -196,7 +202,7 @@ def put(
         )
     code = None if data_shards is None or parity_shards is None else (data_shards, parity_shards)
     request = Request(path, name_of(path, name), code, config.seconds_of(expires), replace, min_shards)
-    access = _access(
+    access = access_of(
         gateway, api_key, (wallet_name, wallet_hotkey, wallet_path), (network, chain_endpoint, netuid)
     )
     where, catalog = _open(home)
@@ -243,7 +249,7 @@ def get(
     Example: tensorage get photos -o /tmp/photos
     """
     _debug(logging_debug)
-    access = _access(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
+    access = access_of(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
     catalog = _if_there(home)
     try:
         fetch = Get(catalog, access, _console(), _tell, output=output, span=span, quiet=as_json)
@@ -307,7 +313,7 @@ def info(
 
     Example: tensorage info photos
     """
-    access = _access(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
+    access = access_of(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
     found = _with_catalog(home, lambda catalog: asyncio.run(owning.info(catalog, access, what)))
     if as_json:
         typer.echo(json.dumps(found))
@@ -348,7 +354,7 @@ def rm(
 
     Example: tensorage rm photos
     """
-    access = _access(
+    access = access_of(
         gateway, api_key, (wallet_name, wallet_hotkey, wallet_path), (network, chain_endpoint, netuid)
     )
     where, catalog = _open(home)
@@ -384,7 +390,7 @@ def share(
 
     Example: tensorage share photos -o photos.link
     """
-    access = _access(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
+    access = access_of(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
     with _open(home)[1] as catalog:
         link = asyncio.run(owning.share(catalog, access, name, _tell))
         target = output or Path(safe_name(known_file(catalog, name).manifest) + ".link")
@@ -418,7 +424,7 @@ def verify(
 
     Example: tensorage verify photos
     """
-    access = _access(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
+    access = access_of(gateway, api_key, ("", "", Path()), (network, chain_endpoint, netuid))
 
     async def challenge(catalog: Catalog | None) -> Report:
         known = known_file(catalog, what)

@@ -46,17 +46,26 @@ def known_file(catalog: Catalog | None, what: str) -> Known:
         return Known(manifest_of(catalog, row), row.key, row)
     if (link := _read(Path(what))) is not None:
         try:
-            manifest, key = Manifest.parse_link(link)
+            return known_link(link)
         except ProofError as error:
             _check_state(catalog, what)
             raise ProofError(
                 f"{what!r} is no file of yours, and no good as a link: {error}",
                 remedy="Ask for the link again, or see your files with: tensorage ls",
             ) from error
-        _check_hotkeys(manifest)
-        return Known(manifest, key, None)
     _check_state(catalog, what)
     raise UsageError(f"there is no file, id or link {what!r}", remedy="See what there is with: tensorage ls")
+
+
+def known_link(link: bytes) -> Known:
+    """The file that the bytes of a link file are of. Whoever made them may have put anything into them.
+
+    Raises:
+        ProofError: they are no link, or contradict themselves.
+    """
+    manifest, key = Manifest.parse_link(link)
+    _check_hotkeys(manifest)
+    return Known(manifest, key, None)
 
 
 def _check_state(catalog: Catalog | None, what: str) -> None:
