@@ -165,6 +165,19 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX payments_by_id ON payments (id);
     """,
+    """
+    CREATE TABLE subnet_links (            -- where the artifacts of versions are in the storage subnet
+        id        TEXT    NOT NULL,
+        seq       INTEGER NOT NULL,
+        file_hash BLOB    NOT NULL CHECK (length(file_hash) = 32),
+        file_id   BLOB    NOT NULL CHECK (length(file_id) = 16),   -- in the subnet
+        link      BLOB    NOT NULL,        -- a link file: whoever has it can read the artifact
+        stored    INTEGER NOT NULL,
+        expires   INTEGER NOT NULL,
+        PRIMARY KEY (id, seq),
+        FOREIGN KEY (id, seq) REFERENCES entries
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 VERSION = len(MIGRATIONS)
 

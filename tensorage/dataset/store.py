@@ -1,6 +1,7 @@
 """Store: everything that an owner keeps, in one directory.
 
-    HOME/datasets.sqlite     logs, the sign-journal, members by the hash of their tokens, offers, payments
+    HOME/datasets.sqlite     logs, the sign-journal, members by the hash of their tokens, offers, payments,
+                             links into the storage subnet
     HOME/artifacts/          the files of versions, by their hash
     HOME/token.secret        what the tokens of payments are made with
     HOME/lock                who may add to logs; opening.lock: who opens the database
@@ -20,6 +21,7 @@ from .artifacts import Artifact, Artifacts
 from .bundle import Bundle, Ingested, ingest, read_bundle
 from .files import Disk
 from .home import DEFAULT_HOME, HOME_VARIABLE, unix_now
+from .links import LinkRows
 from .members import MemberRows
 from .pipeline import Tell, untold
 from .sales import SaleRows
@@ -30,7 +32,7 @@ __all__ = ["DEFAULT_HOME", "HOME_VARIABLE", "Artifact", "Ingested", "Store"]
 ARTIFACTS_NAME = "artifacts"
 
 
-class Store(StatementRows, MemberRows, SaleRows):
+class Store(StatementRows, MemberRows, SaleRows, LinkRows):
     """An owner's directory with everything in it; see `home.Home` for its arguments and errors."""
 
     def __init__(

@@ -25,7 +25,7 @@ class Context:
         clock: unix seconds.
         sale: what sells access; None where nothing does.
         mirrors: URLs at which the same bytes are to be had.
-        subnet: a link to the artifact in the storage subnet.
+        subnet: whether members are shown the links to artifacts in the storage subnet.
     """
 
     id: str
@@ -37,4 +37,4 @@ class Context:
     rng: Callable[[int], bytes] = os.urandom
     sale: Sale | None = None
     mirrors: tuple[str, ...] = ()
-    subnet: str | None = None
+    subnet: bool = False

@@ -203,6 +203,16 @@ class Desk:
         """
         return await anyio.to_thread.run_sync(self._leaves, artifact)
 
+    async def link(self, entry: Entry) -> str | None:
+        """The link to the artifact of a version in the storage subnet; None where there is none to show."""
+        context = self._context
+        if not context.subnet:
+            return None
+        found = await anyio.to_thread.run_sync(context.store.link, context.id, entry.seq)
+        if found is None or found.file_hash != entry.file_hash or found.expires <= context.clock():
+            return None
+        return found.link.decode("ascii")
+
     def log_download(self, member: Member, version: int, sent: Sequence[Span]) -> None:
         """Have it noted what a member was sent."""
         self._writing.submit(self._log_download, member, version, sent, self._context.clock())

@@ -169,7 +169,8 @@ class Handlers:
 
     async def sources(self, visit: Visit) -> Response:
         edition, version = _sound(visit), _version(visit)
-        places = {"mirrors": list(self._context.mirrors), "subnet": self._context.subnet}
+        link = await self._desk.link(edition.entry(version))
+        places = {"mirrors": list(self._context.mirrors), "subnet": link}
         return _json(places, _version_headers(edition, version))
 
     async def join_paid(self, visit: Visit) -> Response:

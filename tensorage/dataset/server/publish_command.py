@@ -10,6 +10,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -18,6 +19,9 @@ import typer
 
 from ... import config
 from ...chain.address import public_key
+from ...client.command import DEFAULT_HOME as CLIENT_HOME
+from ...client.command import ApiKeyText, GatewayUrl, access_of
+from ...client.gateway import Access
 from ...errors import UsageError
 from ...service import lifetime
 from ...transport.refusals import one_line
@@ -26,6 +30,7 @@ from ..options import DEFAULT_HOME, AsJson, DatasetHome, DatasetId, open_store, 
 from ..payments.pricing import price as check_price
 from ..signing import KeyOption, SignerOption, load_signer
 from .context import Membership
+from .depot import Rent
 from .publishing import TAO, Plan, Price, Publishing, is_loopback
 
 app = typer.Typer(add_completion=False)
@@ -100,13 +105,35 @@ def publish(
             "--rpc", metavar="URL", help="A node of the EVM chain, to see whether a payment in doubt arrived."
         ),
     ] = None,
-    store: Annotated[str, typer.Option(metavar="local|subnet", help="Where the bytes are kept.")] = "local",
+    store: Annotated[
+        str,
+        typer.Option(metavar="local|subnet", help="Whether the bytes are put into the storage subnet too."),
+    ] = "local",
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            help="For how long the subnet keeps them, 12h, 30d, 4w, 1y; while this runs, it is prolonged.",
+            show_default="30d",
+        ),
+    ] = None,
+    gateway: GatewayUrl = None,
+    api_key: ApiKeyText = None,
+    client_home: Annotated[
+        Path,
+        typer.Option(
+            "--client-home",
+            "--client_home",
+            envvar="TENSORAGE_HOME",
+            help="Where the keys of files in the subnet are kept, as of tensorage put.",
+        ),
+    ] = CLIENT_HOME,
     signer: SignerOption = "hotkey",
     key: KeyOption = None,
     home: DatasetHome = DEFAULT_HOME,
     wallet_name: config.WalletName = "default",
     wallet_hotkey: config.WalletHotkey = "default",
     wallet_path: config.WalletPath = config.DEFAULT_WALLET_PATH,
+    netuid: config.Netuid = None,
     network: config.Network = config.DEFAULT_NETWORK,
     chain_endpoint: config.ChainEndpoint = None,
     as_json: AsJson = False,
@@ -118,12 +145,15 @@ def publish(
     Example: dataset publish chats --price 0.5 --wallet.name owner
     """
     config.setup_logging(config.LogSettings(debug=logging_debug), "publish")
-    if store != "local":
-        raise UsageError(
-            f"--store {store[:40]!r} cannot be had yet", remedy="Leave it out: the bytes are kept in the home"
-        )
+    wallet = (wallet_name, wallet_hotkey, wallet_path)
+    rent = _rent(
+        store,
+        expires,
+        client_home,
+        lambda: access_of(gateway, api_key, wallet, (network, chain_endpoint, netuid)),
+    )
     with open_store(home, id=id) as opened:
-        owner = load_signer(signer_choice(signer, key, home, (wallet_name, wallet_hotkey, wallet_path)))
+        owner = load_signer(signer_choice(signer, key, home, wallet))
         settings = (network, chain_endpoint)
         plan = Plan(
             id=id,
@@ -135,6 +165,7 @@ def publish(
             public_url=None if public_url is None else _public(public_url),
             mirrors=tuple(_url(url, "--mirror") for url in mirror or ()),
             price=_price(price, price_per_mb, pay_to, chain, (facilitator, rpc), owner.owner, settings),
+            rent=rent,
         )
         publishing = Publishing(
             plan,
@@ -144,6 +175,7 @@ def publish(
             rng=os.urandom,
             tell=_print_json if as_json else _print_text,
             warn=lambda line: typer.echo(f"warning: {one_line(line, 1000)}", err=True),
+            say=lambda line: typer.echo(one_line(line, 1000), err=True),
         )
         asyncio.run(lifetime.serve(publishing.run))
 
@@ -154,6 +186,23 @@ def _membership(text: str) -> Membership:
     if text == "invite":
         return "invite"
     raise UsageError(f"there is no membership {text[:40]!r}", remedy="Take --membership open or invite")
+
+
+def _rent(store: str, expires: str | None, home: Path, access: Callable[[], Access]) -> Rent | None:
+    """How the bytes are kept in the storage subnet; None where they are not.
+
+    Raises:
+        UsageError: there is no such place, or nobody to put them as.
+    """
+    if store == "local":
+        if expires is not None:
+            raise UsageError("--expires is about the storage subnet", remedy="Add --store subnet")
+        return None
+    if store != "subnet":
+        raise UsageError(f"there is no store {store[:40]!r}", remedy="Take --store local or subnet")
+    found = access()
+    found.signer()
+    return Rent(found, home, config.seconds_of(expires or "30d"))
 
 
 def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:

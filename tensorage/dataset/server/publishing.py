@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -20,6 +20,7 @@ from ..payments.till import Till
 from ..sales import OfferTerms, Unit
 from ..store import Store
 from .context import Context, Membership
+from .depot import Depot, Rent
 from .selling import Sale
 from .service import LIMITS, TUNNELLED, Service, tls_context
 from .state import Published, State, owner_token
@@ -57,6 +58,7 @@ class Plan:
         tls: certificate and key; None for plain HTTP.
         tunnel: True must have one, False none, None one where cloudflared is there.
         public_url: where others reach the server, as far as the operator knows.
+        rent: how the artifacts are kept in the storage subnet; None where they are not.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Plan:
     public_url: str | None
     mirrors: tuple[str, ...]
     price: Price | None
+    rent: Rent | None = None
 
 
 def is_loopback(host: str) -> bool:
@@ -116,7 +119,7 @@ class Publishing:
 
     Args:
         tell: what an operator reads, called once the server can be reached.
-        warn: one line that an operator must see.
+        warn: one line that an operator must see; say: one that is good to know.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Publishing:
         rng: Callable[[int], bytes],
         tell: Callable[[dict[str, Any]], None],
         warn: Callable[[str], None],
+        say: Callable[[str], None] = logger.info,
     ) -> None:
         self._plan = plan
         self._store = store
@@ -137,6 +141,7 @@ class Publishing:
         self._rng = rng
         self._tell = tell
         self._warn = warn
+        self._say = say
         self._state = State(plan.id, "", plan.public_url, owner_token(rng(24)), None)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -166,6 +171,7 @@ class Publishing:
                     self._rng,
                     sale,
                     plan.mirrors,
+                    subnet=plan.rent is not None,
                 ),
                 host=plan.host,
                 port=plan.port,
@@ -174,6 +180,9 @@ class Publishing:
                 limits=LIMITS if program is None else TUNNELLED,
             )
             await self._check_newest(service)
+            depot = stack.enter_context(self._depot(plan.rent)) if plan.rent is not None else None
+            if depot is not None and not await _unless(stop, depot.keep(log.head.seq)):
+                return
             await service.start()
             stack.push_async_callback(service.drain, lifetime.DRAIN_SECONDS)
             self._state = published.write(self._reached(service))
@@ -186,7 +195,12 @@ class Publishing:
             duties = {"head": self._refresh(service), "artifacts": self._check_rest(service)}
             if tunnel is not None:
                 duties["tunnel"] = self._watch(tunnel, published)
+            if depot is not None:
+                duties["subnet"] = depot.run()
             await lifetime.until(stop, duties)
+
+    def _depot(self, rent: Rent) -> Depot:
+        return Depot(self._store, self._plan.id, rent, clock=self._clock, tell=self._say, warn=self._warn)
 
     @asynccontextmanager
     async def _sale(self, size: int) -> AsyncIterator[Sale | None]:
@@ -291,3 +305,18 @@ class Publishing:
                 "price": None if plan.price is None else plan.price.text,
             }
         )
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
+    """Do `work`, unless asked to stop first; whether it was done."""
+    working = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
