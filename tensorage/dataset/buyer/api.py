@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import httpx
 
+from ...coding.manifest import MOST_MANIFEST
 from ...encoding import HASH_SIZE
 from ...errors import TensorageError
 from ...transport.refusals import one_line
@@ -29,6 +30,9 @@ from .urls import Place
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _SMALL = 64 * 1024
+#: A link has 640 bytes for each shard, of which there are 30 for 40 MiB by default.
+_LEAST_LINK = 1 << 20
+_BYTES_A_LINK_BYTE = 64
 _KIND = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 DEADLINE = 30.0
 #: Seconds for what may be large, and for a seller that looks for a payment on chain.
@@ -74,6 +78,14 @@ class Answer:
         except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where else a seller says that a version is: URLs, and the text of a link file; nothing is checked."""
+
+    mirrors: tuple[str, ...]
+    subnet: str | None = field(repr=False)
 
 
 class Seller:
@@ -135,17 +147,19 @@ class Seller:
         answer = await self.ask("GET", path, most=MAX_LOG_BYTES, deadline=LONG_DEADLINE, token=self.token)
         return None if answer.status == 404 else self._good(answer, "its manifest").body
 
-    async def mirrors(self, version: int) -> list[str]:
-        """Other places that the seller names; none where it has no such route, or names nothing sensible."""
-        answer = await self.ask(
-            "GET", f"/dataset/{self.place.id}/sources?version={version}", token=self.token
-        )
+    async def places(self, version: int, size: int) -> Places:
+        """Where else a version of `size` bytes is; nowhere, if the seller has no such route, or no sense."""
+        most = _SMALL + min(MOST_MANIFEST, _LEAST_LINK + size // _BYTES_A_LINK_BYTE)
+        path = f"/dataset/{self.place.id}/sources?version={version}"
+        answer = await self.ask("GET", path, most=most, deadline=LONG_DEADLINE, token=self.token)
         if answer.status == 404:
-            return []
-        found = document(self._good(answer, "its sources").body, "the sources").get("mirrors", [])
-        if not isinstance(found, list):
-            return []
-        return [url for url in found[:16] if isinstance(url, str)]
+            return Places((), None)
+        found = document(self._good(answer, "its sources").body, "the sources", most)
+        mirrors, subnet = found.get("mirrors", []), found.get("subnet")
+        urls = mirrors[:16] if isinstance(mirrors, list) else []
+        return Places(
+            tuple(url for url in urls if isinstance(url, str)), subnet if isinstance(subnet, str) else None
+        )
 
     async def join(self, version: int, header: str | None) -> Answer:
         """What the seller says to somebody who wants to buy, with or without a payment."""
@@ -239,14 +253,14 @@ _REMEDIES = {
 }
 
 
-def document(raw: bytes, what: str) -> dict[str, Any]:
-    """A small JSON object.
+def document(raw: bytes, what: str, most: int = _SMALL) -> dict[str, Any]:
+    """A JSON object of at most `most` bytes.
 
     Raises:
         SellerError: it is none.
     """
     try:
-        found = strict_json(raw, what, _SMALL)
+        found = strict_json(raw, what, most)
     except LogError as error:
         raise SellerError(error.message) from error
     if not isinstance(found, dict):

@@ -167,6 +167,7 @@ def buy(
         anchor=settings if anchor else None,
         moved_from=moved_from,
         force=force,
+        network=ChainSettings(network, chain_endpoint, netuid or 0),
     )
     with Book(home) as book:
         work = Buy(

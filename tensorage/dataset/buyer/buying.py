@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...chain.network import ChainSettings
 from ...client.meter import Meter
-from ...errors import ProofError, UsageError
+from ...errors import ProofError, TensorageError, UsageError
+from ...transport.refusals import one_line
 from .. import wire
 from ..chunks import check_leaves, split_leaves
 from ..files import Disk
@@ -27,7 +28,9 @@ from .book import Book
 from .download import Download, Outcome
 from .entitling import Buying, Entitlement, earlier_payment, kept_token, settle
 from .part import Part
-from .sources import HttpSource
+from .sources import HttpSource, Source
+from .subnet import NAME as SUBNET
+from .subnet import SubnetSource, open_link
 from .target import Goal, check_room, check_target, tidy
 from .trust import OnChain, Tell, Trusted, judge, roots_on_chain
 from .urls import Place, mirror, parse
@@ -47,6 +50,7 @@ class Request:
         mirrors: other places that have the file.
         anchor: the chain to ask for the owner's anchor; None not to.
         moved_from: the address at which this seller was before: its tokens are good here too.
+        network: miners of the storage subnet at private addresses are dialled only if this is local.
     """
 
     place: Place
@@ -60,6 +64,7 @@ class Request:
     anchor: ChainSettings | None
     moved_from: str | None = None
     force: bool = False
+    network: ChainSettings = field(default_factory=lambda: ChainSettings("finney", None, 0))
 
 
 class Buy:
@@ -148,14 +153,21 @@ class Buy:
         entitlement, leaves = await self._enter(seller, trusted, goal)
         payment = entitlement.payment or earlier_payment(self._book, goal.root_owner, goal.id, goal.seq)
         files = await self._manifest(seller, trusted, goal) if leaves is not None else None
-        sources = await self._sources(seller, goal, entitlement, alone=leaves is None)
+        owner = self._owner(goal, entitlement)
+        if leaves is None:
+            self._tell(
+                "WARNING: this log has format 1: it is not proven that its newest version is the newest, nor "
+                "that it is a log of this dataset, and nothing can be checked before the whole file is here"
+            )
+        others = [] if leaves is None else await self._others(seller, goal)
+        sources: list[Source] = [owner, *others]
         self._tell(f"Fetching {goal.id} v{goal.seq} from {', '.join(source.name for source in sources)}")
         with (
             Part(out, goal, Disk()) as part,
             self._meter(f"fetching {goal.id} v{goal.seq}", goal.size) as bar,
         ):
             outcome = await _in_thread(
-                WholeDownload(part, sources[0], bar.add)
+                WholeDownload(part, owner, bar.add)
                 if leaves is None
                 else Download(part, leaves, sources, bar.add)
             )
@@ -163,6 +175,9 @@ class Buy:
         for report in outcome.sources:
             if report.fault:
                 self._tell(f"WARNING: source {report.name} {report.fault}")
+        for source in others:
+            if isinstance(source, SubnetSource):
+                self._tell_wrong(source)
         return self._done(trusted, goal, out, files, payment, outcome)
 
     async def _enter(
@@ -246,25 +261,22 @@ class Buy:
             )
         return files
 
-    async def _sources(
-        self, seller: Seller, goal: Goal, entitlement: Entitlement, *, alone: bool
-    ) -> list[HttpSource]:
+    def _owner(self, goal: Goal, entitlement: Entitlement) -> HttpSource:
         place = self._want.place
         path = parse(f"{place.base}/dataset/{place.id}/download")
-        found = [HttpSource(path, entitlement.token, query=f"version={goal.seq}", name=place.base)]
-        if alone:
-            self._tell(
-                "WARNING: this log has format 1: it is not proven that its newest version is the newest, nor "
-                "that it is a log of this dataset, and nothing can be checked before the whole file is here"
-            )
-            return found
+        return HttpSource(path, entitlement.token, query=f"version={goal.seq}", name=place.base)
+
+    async def _others(self, seller: Seller, goal: Goal) -> list[HttpSource | SubnetSource]:
+        """The mirrors that the user and the seller name, and the storage subnet."""
+        found: list[HttpSource | SubnetSource] = []
         known: set[str] = set()
         for text in self._want.mirrors:
             address = mirror(text, goal.id, goal.seq, goal.file_hash)
             if address.url not in known:
                 known.add(address.url)
                 found.append(HttpSource(address))
-        for text in await seller.mirrors(goal.seq):
+        places = await seller.places(goal.seq, goal.size)
+        for text in places.mirrors:
             try:
                 address = mirror(text, goal.id, goal.seq, goal.file_hash)
             except UsageError:
@@ -272,8 +284,25 @@ class Buy:
                 continue
             if address.url not in known:
                 known.add(address.url)
-                found.append(HttpSource(address, public_only=not place.server.here))
+                found.append(HttpSource(address, public_only=not self._want.place.server.here))
+        if places.subnet is not None:
+            found += await self._subnet(places.subnet, goal)
         return found
+
+    async def _subnet(self, link: str, goal: Goal) -> list[SubnetSource]:
+        """The source behind a link; none where it is no good."""
+        try:
+            return [await asyncio.to_thread(open_link, link, goal, self._want.network)]
+        except TensorageError as error:
+            self._tell(f"WARNING: source {SUBNET} is not used: {one_line(error.message)}")
+            return []
+
+    def _tell_wrong(self, source: SubnetSource) -> None:
+        for stripe, number, hotkey, reason in source.wrong:
+            self._tell(
+                f"WARNING: shard {number} of stripe {stripe}, at miner {hotkey}, was wrong and made up for: "
+                f"{one_line(reason)}"
+            )
 
     def _done(
         self,
