@@ -9,6 +9,7 @@ chain.
     tao.py        TAO: the seller's till and the buyer's wallet
     evm.py        EIP-3009: the seller's till, through a facilitator
     evm_proof.py  whether an EVM chain itself shows a payment
+    evm_extra.py  the x402 package, imported when it is first needed
     evm_wallet.py the buyer's side of EIP-3009
     policy.py     what a buyer signs, and what it refuses before anything is signed
     journal.py    the buyer's record of payments, written before anything leaves
