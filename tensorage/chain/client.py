@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from types import TracebackType
 
 from bittensor import Client, calls, storage
 
-from ..errors import ChainError, UsageError
+from ..errors import ChainError
 from . import convert
-from .connection import Connection
+from .connection import Connection, OnConnection
 from .network import ChainSettings, Opener, open_chain
 from .serving import AxonPublisher
 from .snapshots import Snapshots
@@ -35,7 +34,7 @@ COMMITMENT_SIZE = 128  # bytes, of one Raw field
 _state = storage.SubtensorModule
 
 
-class Chain:
+class Chain(OnConnection):
     """A subnet on a chain, seen by one hotkey or by nobody. An asynchronous context manager.
 
     Every method that asks the chain may raise ChainError: it is away, or said what cannot be read.
@@ -59,60 +58,29 @@ class Chain:
         clock: Callable[[], float] = time.monotonic,
         opener: Opener = open_chain,
     ) -> None:
-        self.settings = settings
+        super().__init__(
+            Connection(settings, policy=narrow_policy(settings.netuid), clock=clock, opener=opener)
+        )
         self.netuid = settings.netuid
         self._patient = patient
         self._clock = clock
-        self._connection = Connection(
-            settings, policy=narrow_policy(settings.netuid), clock=clock, opener=opener
-        )
         self._snapshots = Snapshots(self._connection, stale_after=stale_after, clock=clock)
         self._writer = Writer(self._connection, hotkey)
         self._axon = AxonPublisher(self._connection, self._writer)
         self._weights = WeightSetter(self._connection, self._writer)
         self._parameters: tuple[float, SubnetParameters] | None = None
 
-    async def __aenter__(self) -> Chain:
+    async def _open(self) -> None:
         if self._patient:
             await self._connection.wait_open()
-            return self
-        try:
-            await self._connection.open(quiet=True)
-        except ChainError as error:
-            raise UsageError(error.message, remedy=error.remedy) from error
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        await self._connection.close()
+        else:
+            await super()._open()
 
     # The chain
-
-    @property
-    def genesis_hash(self) -> bytes:
-        """The 32-byte hash of block 0; ChainError before the chain was reached."""
-        if self._connection.genesis_hash is None:
-            raise ChainError(f"chain {self.settings.label} has not been reached yet")
-        return self._connection.genesis_hash
-
-    @property
-    def block_time(self) -> float:
-        """Seconds a block, as the chain says it: 12 on finney. ChainError before the chain was reached."""
-        if self._connection.block_time is None:
-            raise ChainError(f"chain {self.settings.label} has not been reached yet")
-        return self._connection.block_time
 
     async def head(self) -> BlockRef:
         """The best block; a reorganisation may still replace it."""
         return await self._connection.block(await self._connection.head())
-
-    async def finalized(self) -> BlockRef:
-        """The newest finalized block."""
-        return await self._connection.block(await self._connection.finalized())
 
     async def block_hash(self, number: int) -> bytes:
         """The 32-byte hash of the block at a height; ChainError when there is no such block."""

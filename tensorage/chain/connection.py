@@ -14,19 +14,21 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from types import TracebackType
 from typing import TypeVar, cast
 
 import anyio
 from bittensor import BlockHeader, Client, Policy, RpcPolicyError, Substrate
 from bittensor import ChainError as SdkChainError
 
-from ..errors import ChainError, TensorageError
+from ..errors import ChainError, TensorageError, UsageError
 from .convert import block_hash
 from .faults import ANY, AWAY
 from .network import ChainSettings, Opener, open_chain
 from .types import BlockRef
 
 T = TypeVar("T")
+S = TypeVar("S", bound="OnConnection")
 
 CONNECT_TIMEOUT = 30.0
 READ_TIMEOUT = 30.0
@@ -302,3 +304,49 @@ def _seconds(retry_after: str | None) -> float:
         return float(retry_after or 0)
     except ValueError:
         return 0.0
+
+
+class OnConnection:
+    """What is seen over one connection. An asynchronous context manager: entering raises UsageError when the
+    chain is away."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.settings = connection.settings
+        self._connection = connection
+
+    async def __aenter__(self: S) -> S:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self) -> None:
+        try:
+            await self._connection.open(quiet=True)
+        except ChainError as error:
+            raise UsageError(error.message, remedy=error.remedy) from error
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+    @property
+    def genesis_hash(self) -> bytes:
+        """The 32-byte hash of block 0; ChainError before the chain was reached."""
+        if self._connection.genesis_hash is None:
+            raise ChainError(f"chain {self.settings.label} has not been reached yet")
+        return self._connection.genesis_hash
+
+    @property
+    def block_time(self) -> float:
+        """Seconds a block, as the chain says it: 12 on finney. ChainError before the chain was reached."""
+        if self._connection.block_time is None:
+            raise ChainError(f"chain {self.settings.label} has not been reached yet")
+        return self._connection.block_time
+
+    async def finalized(self) -> BlockRef:
+        """The newest finalized block."""
+        return await self._connection.block(await self._connection.finalized())

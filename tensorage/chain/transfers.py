@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from types import TracebackType
 from typing import Any, TypeVar
 
 from bittensor import Balance, Client, Policy, Substrate, calls
@@ -30,7 +29,7 @@ from ..errors import ChainError, TensorageError, UsageError
 from . import convert
 from .address import public_key
 from .coldkey import Coldkey
-from .connection import Connection
+from .connection import Connection, OnConnection
 from .extrinsics import judge
 from .faults import ANY
 from .network import ChainSettings, Opener, open_chain
@@ -125,7 +124,7 @@ def remark_hash(remark: bytes) -> bytes:
     return blake2b(remark, digest_size=32).digest()
 
 
-class Ledger:
+class Ledger(OnConnection):
     """A chain, to read payments from and to make them on. An asynchronous context manager.
 
     Every method that asks the chain may raise ChainError: it is away, or said what cannot be read.
@@ -142,43 +141,9 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
         opener: Opener = open_chain,
     ) -> None:
-        self.settings = settings
-        self._connection = Connection(settings, policy=_NO_SPENDING, clock=clock, opener=opener)
-
-    async def __aenter__(self) -> Ledger:
-        try:
-            await self._connection.open(quiet=True)
-        except ChainError as error:
-            raise UsageError(error.message, remedy=error.remedy) from error
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        await self._connection.close()
-
-    @property
-    def genesis_hash(self) -> bytes:
-        """The 32-byte hash of block 0; ChainError before the chain was reached."""
-        if self._connection.genesis_hash is None:
-            raise ChainError(f"chain {self.settings.label} has not been reached yet")
-        return self._connection.genesis_hash
-
-    @property
-    def block_time(self) -> float:
-        """Seconds a block; ChainError before the chain was reached."""
-        if self._connection.block_time is None:
-            raise ChainError(f"chain {self.settings.label} has not been reached yet")
-        return self._connection.block_time
+        super().__init__(Connection(settings, policy=_NO_SPENDING, clock=clock, opener=opener))
 
     # Reading
-
-    async def finalized(self) -> BlockRef:
-        """The newest finalized block."""
-        return await self._connection.block(await self._connection.finalized())
 
     async def head(self) -> int:
         """The height of the best block."""
