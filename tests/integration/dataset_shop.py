@@ -39,6 +39,7 @@ class Shop(Seller):
         self.data = []
         self.signed = list(log)
         self.mirrors = []
+        self.subnet = None
         self.tokens = {TOKEN}
         self.document = None
         self.leaves = {}
@@ -104,7 +105,7 @@ class Shop(Seller):
         elif asked.path == base + "manifest":
             await self.say(writer, 200, self.manifests[version])
         elif asked.path == base + "sources":
-            await self.say(writer, 200, {"mirrors": self.mirrors, "subnet": None})
+            await self.say(writer, 200, {"mirrors": self.mirrors, "subnet": self.subnet})
         else:
             await self.say(writer, 404, {"error": "not_found", "message": "no such thing"})
 

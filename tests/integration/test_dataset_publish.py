@@ -167,7 +167,9 @@ def test_what_would_give_the_dataset_away_is_refused(home: Path, tmp_path: Path)
         ("--tls-cert", "a.pem"): "--tls-key",
         ("--tls-cert", "a.pem", "--tls-key", "b.pem"): "cannot be used for TLS",
         ("--public-url", "http://data.example"): "in the clear",
-        ("--store", "subnet"): "cannot be had yet",
+        ("--store", "shelf"): "local or subnet",
+        ("--store", "subnet", "--wallet.path", str(tmp_path)): "Name an API key",
+        ("--expires", "1d"): "--store subnet",
     }
     for options, words in refusals.items():
         arguments = [ID, "--home", str(home), "--signer", "secp256k1", "--no-tunnel", *options]
