@@ -4,7 +4,8 @@
 2. The token of a payment is HMAC-SHA256(token secret, payment id), made and recorded in one transaction.
    Whoever asks again with the same payment, because an answer was lost, gets the same token, though only its
    hash is kept.
-3. The token secret is a file beside the database, made once. A copy of the database opens nothing.
+3. The token secret is a file beside the database, made once. A copy of the database holds no
+   token.
 """
 
 from __future__ import annotations
