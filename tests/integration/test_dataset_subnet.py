@@ -194,11 +194,25 @@ def test_what_is_published_is_put_once_and_its_links_go_to_members_only(network,
         said = "".join(server.said)
         assert "putting version 1" in said and "putting version 2" in said
         assert key.hex() not in said and key.hex() not in json.dumps(server.told)
-    with publish() as server:
+    with publish("--gateway=http://127.0.0.1:1") as server:  # what is stored needs no gateway
         assert (file_id(server, both), file_id(server, both, 2)) == (manifest.id, second)
         assert server.stop() == 0
         assert "putting" not in "".join(server.said)
     assert (home / "datasets.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_published_where_the_subnet_is_not_to_be_reached(publish, home, tmp_path):
+    with Store(tmp_path / "home") as store:
+        make_key(tmp_path / "home" / KEY_NAME, os.urandom)
+        record(store, tmp_path / "bundles", V2, signer=read_key(tmp_path / "home" / KEY_NAME))
+    flags = ("--no-tunnel", "--store", "subnet", "--gateway", "http://127.0.0.1:1")
+    with (
+        pytest.raises(
+            AssertionError, match=r"exit 1: (?s:.*)gateway is away(?s:.*)name another with --gateway"
+        ),
+        publishing(tmp_path / "home", *flags),
+    ):
+        pass
 
 
 def test_the_owner_may_die_once_it_has_said_where_the_file_is(home, publish, buyer, tmp_path):
@@ -357,10 +371,11 @@ def test_m_miners_and_the_owner_may_be_gone(network, link, shop, buyer, tmp_path
     assert code == 0, said
     assert (tmp_path / "chats-v1.jsonl").read_bytes() == V1
     assert chunks_of(receipt) == [0, 21]
-    for name in network.miners[manifest.parity_shards :]:
-        network.kill(name)
-    (tmp_path / "chats-v1.jsonl").unlink()
     shop.files["/data/1"] = V1
-    code, receipt, said = buyer(shop.place)
-    assert code == 0, said
-    assert chunks_of(receipt) == [21, 0]
+    for fail in (network.hold, network.kill):
+        for name in network.miners[manifest.parity_shards :]:
+            fail(name)
+        (tmp_path / "chats-v1.jsonl").unlink()
+        code, receipt, said = buyer(shop.place)
+        assert code == 0, said
+        assert chunks_of(receipt) == [21, 0]

@@ -30,9 +30,9 @@ from .urls import Place
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _SMALL = 64 * 1024
-#: A link has 640 bytes for each shard, of which there are 30 for 40 MiB by default.
+#: A link has 640 bytes for each shard, of which there are 30 for 40 MiB by default: one for each 2,000 bytes.
 _LEAST_LINK = 1 << 20
-_BYTES_A_LINK_BYTE = 64
+_BYTES_A_LINK_BYTE = 512
 _KIND = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 DEADLINE = 30.0
 #: Seconds for what may be large, and for a seller that looks for a payment on chain.
