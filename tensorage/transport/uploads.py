@@ -79,7 +79,8 @@ class StreamCall:
     def chunks(self, limit: int) -> AsyncGenerator[memoryview, None]:
         """The body in pieces of at most 512 KiB. To be asked for once, and closed.
 
-        Each piece is there until the next but one is asked for: one can be written while the next comes in.
+        Each piece is there until the next but one is asked for, the last two until the call is answered: one
+        can be written while the next comes in.
 
         Args:
             limit: the most bytes that are taken.
@@ -100,38 +101,35 @@ class _Body:
         self._by_address = by_address
         self._address = address_of(request.scope)
         self._entered = False
+        self._buffers: list[memoryview] = []
 
     async def chunks(self, limit: int) -> AsyncGenerator[memoryview, None]:
         if self.declared is not None and self.declared > limit:
             raise RequestError("too_large", f"the body has {self.declared} bytes, at most {limit} are taken")
         self._enter()
         connection: AxonProtocol | None = self._request.scope.get(CONNECTION)
-        buffers = [_BUFFERS.take(), _BUFFERS.take()]
+        buffers = self._buffers = [_BUFFERS.take(), _BUFFERS.take()]
         size, more = 0, True
-        try:
-            while more:
-                left = 0 if self.declared is None else self.declared - size
-                if left and connection is not None and connection.is_drained():
-                    filled = buffers[0][:left]
-                    await connection.fill(filled)
-                    size += len(filled)
-                    more = len(filled) < left
-                    if not more:
-                        connection.filled()
-                    buffers.reverse()
-                    yield filled
-                else:
-                    piece, more = await self._receive()
-                    if connection is not None:
-                        connection.flow.pause_reading()  # what comes next is for a buffer
-                    size += len(piece)
-                    if size > limit:
-                        raise RequestError("too_large", f"the body is over {limit} bytes")
-                    for at in range(0, len(piece), STEP):
-                        yield memoryview(piece)[at : at + STEP]
-        finally:
-            for buffer in buffers:
-                _BUFFERS.give(buffer)
+        while more:
+            left = 0 if self.declared is None else self.declared - size
+            if left and connection is not None and connection.is_drained():
+                filled = buffers[0][:left]
+                await connection.fill(filled)
+                size += len(filled)
+                more = len(filled) < left
+                if not more:
+                    connection.filled()
+                buffers.reverse()
+                yield filled
+            else:
+                piece, more = await self._receive()
+                if connection is not None:
+                    connection.flow.pause_reading()  # what comes next is for a buffer
+                size += len(piece)
+                if size > limit:
+                    raise RequestError("too_large", f"the body is over {limit} bytes")
+                for at in range(0, len(piece), STEP):
+                    yield memoryview(piece)[at : at + STEP]
 
     async def _receive(self) -> tuple[bytes, bool]:
         """What the connection has parsed, and whether there is more to come."""
@@ -156,7 +154,9 @@ class _Body:
         self._by_address[self._address] += 1
 
     def leave(self) -> None:
-        """Count it no longer."""
+        """Count it no longer; nobody uses what came of it any more, or nobody cares."""
+        while self._buffers:
+            _BUFFERS.give(self._buffers.pop())
         if self._entered:
             self._by_address[self._address] -= 1
             if not self._by_address[self._address]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -74,6 +76,39 @@ async def test_a_body_is_taken_whole_declared_or_in_chunks(tmp_path):
         )
         assert raw.endswith(b"a 500000 True")
         assert taking(axon) == 0
+
+
+async def test_a_piece_is_there_while_it_is_written_although_many_uploads_come_at_once(tmp_path):
+    gate = threading.Event()
+
+    def digest(state, piece: memoryview) -> None:
+        gate.wait(20)
+        state.update(piece)
+
+    async def slow(call: StreamCall) -> Reply:
+        """Writes each piece while the next comes in, the last one after the body has ended."""
+        state, last = hashlib.sha256(), None
+        async for piece in call.chunks(4 * MIB):
+            if last is not None:
+                gate.set()
+                await last
+            last = asyncio.ensure_future(asyncio.to_thread(digest, state, piece))
+        await asyncio.sleep(0.05)  # others have begun to come
+        gate.set()
+        await last
+        return state.hexdigest().encode()
+
+    bodies = [os.urandom(size) for size in (MIB, 300_000, 4 * MIB, MIB + 1) for _ in range(4)]
+    async with serving(tmp_path) as axon, Dendrite(None, allow_private=True, per_peer=8) as dendrite:
+        axon.stream("PUT", "/v1/shards/{name}", slow, total_seconds=30)
+        for _ in range(3):
+            gate.clear()
+            answers = await asyncio.gather(
+                *(dendrite.request(peer(axon), "PUT", "/v1/shards/a", body=body) for body in bodies)
+            )
+            assert [answer.body.decode() for answer in answers] == [
+                hashlib.sha256(body).hexdigest() for body in bodies
+            ]
 
 
 async def test_one_connection_serves_upload_after_upload(tmp_path):
