@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -29,6 +30,13 @@ from .pipeline import SourceChangedError, Tell, UnreadableError, copy_file, hash
 
 LEAVES_SUFFIX = ".chunks"
 _KEPT_LEAVES = 16  # lists in memory; of a 10 GiB file one has 320 KiB
+
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class ScarceError(StorageError):
+    """No descriptor or memory is left to open a file with, which says nothing of the file."""
+
 
 #: What says that a file is the one that was hashed: device, inode, size, times of change in nanoseconds.
 _Stamp = tuple[int, int, int, int, int]
@@ -161,6 +169,7 @@ class Artifacts:
 
         Raises:
             StorageError: it is missing, or other bytes are there.
+            ScarceError: that cannot be told at the moment.
         """
         path = self.path(sha256)
         try:
@@ -185,6 +194,8 @@ class Artifacts:
         except SourceChangedError:
             same = False
         except OSError as error:
+            if error.errno in _SCARCE:
+                raise ScarceError(f"{path} cannot be read now: {error.strerror}") from error
             raise StorageError(f"artifact {path} cannot be read: {error.strerror}", remedy=_REMEDY) from error
         if not same or after != _stamp(found):
             self._good.pop(sha256, None)
@@ -226,10 +237,15 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
 
     Raises:
         UsageError: there is none, it cannot be read, or it is a symbolic link, a pipe, a directory, a device.
+        ScarceError: nothing can be opened at the moment.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno in _SCARCE:
+            raise ScarceError(
+                f"{path} cannot be opened now: {error.strerror}", remedy="Try again when less is running"
+            ) from error
         kind = "is a symbolic link" if path.is_symlink() else f"cannot be read: {error.strerror}"
         raise UsageError(f"{path} {kind}", remedy="Put a regular file there") from error
     found = os.fstat(fd)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ import httpx
 from tensorage.dataset.identity import EthSigner, Signer
 from tensorage.dataset.server.context import Context, Membership
 from tensorage.dataset.server.selling import Sale
-from tensorage.dataset.server.service import LIMITS, Service
+from tensorage.dataset.server.service import LIMITS, Service, tls_context
 from tensorage.dataset.store import Store
 from tensorage.transport.limits import Limits
 
@@ -113,6 +114,7 @@ async def open_shop(
     limits: Limits = LIMITS,
     sale: Sale | None = None,
     store: Store | None = None,
+    tls: tuple[Path, Path] | None = None,
     **more: Any,
 ) -> AsyncIterator[Shop]:
     """A shop with these versions."""
@@ -122,11 +124,13 @@ async def open_shop(
         for data in versions:
             record(opened, directory / "bundles", data)
         context = Context(ID, opened, DORA, OWNER_TOKEN, membership, clock, sale=sale, **more)
-        service = Service(context, limits=limits)
+        service = Service(context, limits=limits, tls=tls and tls_context(*tls))
         await service.start()
         try:
-            url = f"http://127.0.0.1:{service.port}"
-            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+            url = f"http{'s' if tls else ''}://127.0.0.1:{service.port}"
+            trusted = ssl.create_default_context(cafile=tls and str(tls[0]))
+            trusted.check_hostname = False
+            async with httpx.AsyncClient(base_url=url, verify=trusted, timeout=30, trust_env=False) as client:
                 yield Shop(home, opened, service, client, clock, list(versions))
         finally:
             await service.drain(1)

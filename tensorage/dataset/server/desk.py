@@ -20,9 +20,10 @@ from dataclasses import dataclass
 
 import anyio.to_thread
 
-from ...errors import TensorageError, UsageError
+from ...errors import StorageError, TensorageError, UsageError
+from ...transport.limits import Rate, TokenBuckets
 from .. import verifying, wire
-from ..artifacts import Artifact
+from ..artifacts import Artifact, ScarceError
 from ..entry import Entry, SignedHead
 from ..errors import LogError
 from ..log import Log
@@ -35,6 +36,13 @@ from .sending import OpenFile, Stamp
 logger = logging.getLogger(__name__)
 
 _HASHERS = 4
+_AGAIN_SECONDS = 1.0
+#: Lines of the log about one version that is not served.
+_TOLD_RATE = Rate(per_second=1 / 60, burst=2)
+
+
+#: Headers of a refusal that is over soon.
+SOON = {"retry-after": "5"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Desk:
         self._loaded: int | None = None
         self._unsigned = ""
         self._loading = asyncio.Lock()
+        self._told = TokenBuckets(_TOLD_RATE, max_keys=1_000)
+        self._telling = threading.Lock()
         self._opening: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def edition(self) -> Edition:
@@ -141,22 +151,34 @@ class Desk:
             logger.info("serving a new version dataset=%s version=%d", self._context.id, after.newest)
 
     async def check(self, edition: Edition, versions: Iterable[int]) -> list[int]:
-        """Hash the artifacts of some versions; returns those that have none that is intact."""
+        """Hash the artifacts of some versions; returns those that have none that is intact.
+
+        Where nothing can be opened at the moment, it waits until something can.
+        """
         bad = []
         for version in versions:
-            try:
-                _, file = await self.open(edition, version)
-            except Refusal:
+            intact = await self._is_intact(edition, version)
+            while intact is None:
+                await asyncio.sleep(_AGAIN_SECONDS)
+                intact = await self._is_intact(edition, version)
+            if not intact:
                 bad.append(version)
-            else:
-                file.close()
         return bad
+
+    async def _is_intact(self, edition: Edition, version: int) -> bool | None:
+        """Whether the bytes of a version are those that were signed; None: that cannot be told now."""
+        try:
+            _, file = await self.open(edition, version)
+        except Refusal as refusal:
+            return None if refusal.kind == "server_busy" else False
+        file.close()
+        return True
 
     async def artifact(self, version: int) -> Artifact:
         """What is known of the artifact of a version, its bytes unchecked.
 
         Raises:
-            Refusal: `no_artifacts`, `artifact_missing`.
+            Refusal: `no_artifacts`, `artifact_missing`, `server_busy`.
         """
         return await anyio.to_thread.run_sync(self._artifact, version)
 
@@ -164,7 +186,7 @@ class Desk:
         """The artifact of a version, open, its bytes as they were signed.
 
         Raises:
-            Refusal: `no_artifacts`, `artifact_missing`.
+            Refusal: `no_artifacts`, `artifact_missing`, `server_busy`.
         """
         async with self._opening[version], self._hashing:
             return await self._in_thread(edition.entry(version))
@@ -199,7 +221,7 @@ class Desk:
         """The chunk list of an artifact: 32 bytes a chunk.
 
         Raises:
-            Refusal: `no_artifacts`, `artifact_missing`.
+            Refusal: `no_artifacts`, `artifact_missing`, `server_busy`.
         """
         return await anyio.to_thread.run_sync(self._leaves, artifact)
 
@@ -232,26 +254,32 @@ class Desk:
         try:
             return b"".join(artifact.leaves)
         except TensorageError as error:
-            raise self._missing(artifact.seq, str(error)) from error
+            raise self._missing(artifact.seq, error) from error
 
     def _artifact(self, version: int) -> Artifact:
         try:
             return self._context.store.artifact(self._context.id, version)
-        except TensorageError as error:
-            raise self._missing(version, str(error)) from error
+        except UsageError as error:
+            raise self._missing(version, error) from error
 
     def _open(self, entry: Entry) -> tuple[Artifact, OpenFile]:
         artifact = self._artifact(entry.seq)
         if (artifact.sha256, artifact.size) != (entry.file_hash, entry.size):
-            raise self._missing(entry.seq, f"{artifact.path} is of another version")
+            raise self._missing(entry.seq, StorageError(f"{artifact.path} is of another version"))
         try:
             fd, found = self._context.store.open_artifact(artifact)
         except TensorageError as error:
-            raise self._missing(entry.seq, str(error)) from error
+            raise self._missing(entry.seq, error) from error
         return artifact, OpenFile(fd, Stamp.of(found))
 
-    def _missing(self, version: int, why: str) -> Refusal:
-        logger.error("not served dataset=%s version=%d reason=%r", self._context.id, version, why)
+    def _missing(self, version: int, why: TensorageError) -> Refusal:
+        """What is told of a version that cannot be opened; logged here, now and then."""
+        with self._telling:
+            told = self._told.spend(str(version), self._context.clock())
+        if not told:
+            logger.error("not served dataset=%s version=%d reason=%r", self._context.id, version, str(why))
+        if isinstance(why, ScarceError):
+            return Refusal("server_busy", "the server has no room for this now; try again soon", headers=SOON)
         if not self._context.store.has_artifacts(self._context.id):
             return Refusal("no_artifacts", "the owner's server has no data at the moment; try again later")
         return Refusal("artifact_missing", f"the owner's server has no intact data of version {version}")

@@ -17,7 +17,7 @@ from .. import wire
 from ..entry import SignedHead
 from ..manifest import manifest_json
 from .context import Context
-from .desk import Desk, Edition
+from .desk import SOON, Desk, Edition
 from .device import CODE_SECONDS, POLL_SECONDS, Codes
 from .gate import Access, Route, Visit
 from .ranges import Span, Validators, answer, etag_of
@@ -236,11 +236,11 @@ class Handlers:
             raise Refusal(
                 "too_many_downloads",
                 "too many downloads at once with this token, or from your address",
-                headers=_SOON,
+                headers=SOON,
             )
         if self._downloads.total() >= len(who) * MAX_DOWNLOADS:
             raise Refusal(
-                "too_many_downloads", "too many downloads at once; try again soon", status=503, headers=_SOON
+                "too_many_downloads", "too many downloads at once; try again soon", status=503, headers=SOON
             )
         self._downloads.update(who)
 
@@ -251,9 +251,6 @@ class Handlers:
                     del self._downloads[each]
 
         return leave
-
-
-_SOON = {"retry-after": "5"}
 
 
 def _json(body: Any, headers: dict[str, str] | None = None, status: int = 200) -> Response:

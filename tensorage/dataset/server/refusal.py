@@ -39,6 +39,7 @@ KINDS = {
     "no_artifacts": 503,
     "paid_join_disabled": 503,
     "log_invalid": 503,
+    "server_busy": 503,
 }
 
 

@@ -1,7 +1,8 @@
 """Runs the application: one listening socket, plain or with TLS, and the limits of every connection.
 
 The protocol, its phases and its caps are those of an axon (`transport.protocol`): uvicorn's h11, which is as
-fast as any for answers in large pieces. A TLS handshake has a time too.
+fast as any for answers in large pieces. A TLS handshake has a time too, and connections are counted before it
+(`door`).
 
 Behind a tunnel every connection comes from this machine. What cloudflared says of the sender's address counts
 then, so that limits for an address are limits for a person and not for everybody at once.
@@ -33,6 +34,7 @@ from ...transport.refusals import RefusalLog
 from .app import create_app
 from .context import Context
 from .desk import Desk
+from .door import Door, Quiet
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Service:
         self.port = port
         self._tls = tls
         self._limits = limits
+        self._quiet = Quiet(clock)
         log = RefusalLog()
         refusals = Refusals(log, clock)
         self._connections = Connections(limits, log)
@@ -90,7 +93,7 @@ class Service:
         Raises:
             UsageError: the address or port cannot be had.
         """
-        listener = listen(self.host, self.port, flag="--port")
+        listener = Door(listen(self.host, self.port, flag="--port"), self._limits)
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._outermost,
@@ -105,6 +108,7 @@ class Service:
             h11_max_incomplete_event_size=self._limits.max_headers,
         )
         self._server = _Server(config, self._tls)
+        asyncio.get_running_loop().set_exception_handler(self._quiet)
         serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="dataset-server")
         self._tasks = [serving, asyncio.create_task(self._reap(), name="dataset-reaper")]
         while not self._server.started:
@@ -127,6 +131,9 @@ class Service:
             for result in await asyncio.gather(*self._tasks, return_exceptions=True):
                 if isinstance(result, Exception):
                     logger.error("the server ended with an error: %s", result)
+            loop = asyncio.get_running_loop()
+            if loop.get_exception_handler() is self._quiet:
+                loop.set_exception_handler(None)
         self._server, self._tasks = None, []
         self._reading.shutdown(wait=False)
         self.desk.close()
