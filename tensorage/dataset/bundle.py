@@ -59,8 +59,11 @@ class Ingested:
     path: Path
 
 
-def read_bundle(directory: Path) -> Bundle:
+def read_bundle(directory: Path, *, ignore_hash: bool = False) -> Bundle:
     """What a bundle says of itself; nothing is hashed yet.
+
+    Args:
+        ignore_hash: whatever it says of its hash.
 
     Raises:
         UsageError: it is no bundle.
@@ -68,10 +71,11 @@ def read_bundle(directory: Path) -> Bundle:
     path = directory / MANIFEST
     document = _parse(path, _read(path))
     names = _names(path, document.get("files"))
-    claimed = document.get("hash")
+    claimed = None if ignore_hash else document.get("hash")
     if claimed is not None and (type(claimed) is not str or not _HASH.fullmatch(claimed.strip())):
         raise UsageError(
-            f"{path}: hash {claimed!r:.80} is not 64 hex digits", remedy="Correct it or leave it out"
+            f"{path}: hash {claimed!r:.80} is not 64 hex digits",
+            remedy="Correct it, leave it out, or say --ignore-manifest-hash",
         )
     return Bundle(directory, names, choose_artifact(names), claimed and claimed.strip().lower())
 

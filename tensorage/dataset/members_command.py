@@ -61,6 +61,10 @@ def members(
         raise UsageError(
             "--add, --revoke, --grant and --downloads are four things", remedy="Name one of them"
         )
+    if max_version is not None and add is None and grant is None:
+        raise UsageError("--max-version is of a token", remedy="Name whose, with --add or --grant")
+    if expires is not None and add is None:
+        raise UsageError("--expires is of a new token", remedy="Name whose, with --add")
     now = int(time.time())
     with open_store(home, id=id) as store:
         newest = max(store.dataset(id).versions, 1)

@@ -190,7 +190,7 @@ def head(
 
 
 def _record(store: Store, id: str, directory: Path, signer: Signer, ignore_hash: bool, as_json: bool) -> None:
-    bundle = read_bundle(directory)
+    bundle = read_bundle(directory, ignore_hash=ignore_hash)
     with store.alone():
         store.check_owner(id, signer.owner)  # before gigabytes are copied
         with meter(f"recording {id}", bundle_size(bundle), quiet=as_json) as bar:

@@ -59,7 +59,7 @@ class Store(StatementRows, MemberRows, SaleRows, LinkRows):
             UsageError: it is no bundle, or a file is missing, no regular file, changes, or does not match.
             StorageError: the disk does not take it.
         """
-        found = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        found = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, ignore_hash=ignore_hash)
         with self.alone():
             self.artifacts.sweep()
             return ingest(found, self.artifacts, ignore_hash=ignore_hash, tell=tell)

@@ -164,6 +164,7 @@ def test_what_would_give_the_dataset_away_is_refused(home: Path, tmp_path: Path)
         ("--pay-to", payee): "no price",
         ("--price", "1"): "cannot be paid on bittensor",  # the owner's key is none of that chain
         ("--price", "1", "--chain", "base", "--pay-to", payee): "cannot be paid on base",
+        ("--price", "1", "--chain", "dogecoin", "--pay-to", payee): "no paying on chain 'dogecoin'",
         ("--tls-cert", "a.pem"): "--tls-key",
         ("--tls-cert", "a.pem", "--tls-key", "b.pem"): "cannot be used for TLS",
         ("--public-url", "http://data.example"): "in the clear",

@@ -100,6 +100,19 @@ def decimals(network: str) -> int:
     raise UsageError(f"there is no paying on network {network!r}", remedy="Take bittensor:... or eip155:...")
 
 
+def shown(amount: int, network: str) -> str:
+    """An amount as people read it: in whole units, and in the smallest, which the wire and --max-price have.
+
+    Raises:
+        UsageError: nothing is paid on such a network.
+    """
+    digits = decimals(network)
+    whole = f"{Decimal(amount).scaleb(-digits):f}"
+    whole = whole.rstrip("0").rstrip(".") if "." in whole else whole
+    name, smallest = ("TAO", "rao") if digits == TAO_DECIMALS else ("USDC", "millionths")
+    return f"{whole} {name} ({amount} {smallest})"
+
+
 def read_atomic(text: str) -> int:
     """A number of smallest units, as the wire and --max-price have it: decimal digits, above zero, and
     nothing else.

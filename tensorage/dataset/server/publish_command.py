@@ -28,6 +28,7 @@ from ...transport.refusals import one_line
 from ..identity import kind_of
 from ..options import DEFAULT_HOME, AsJson, DatasetHome, DatasetId, open_store, signer_choice
 from ..payments.pricing import price as check_price
+from ..payments.pricing import shown
 from ..signing import KeyOption, SignerOption, load_signer
 from .context import Membership
 from .depot import Rent
@@ -35,6 +36,7 @@ from .publishing import TAO, Plan, Price, Publishing, is_loopback
 
 app = typer.Typer(add_completion=False)
 
+_EVM_CHAIN = re.compile(r"ethereum|base|base-sepolia|eip155:[1-9][0-9]{0,18}", re.ASCII)
 _EVM_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _URL = re.compile(r"https?://[\x21-\x7e]{1,2000}", re.ASCII)
 
@@ -240,7 +242,7 @@ def _price(
     """What access costs; None where it is not sold.
 
     Raises:
-        UsageError: there is no price where one is meant, or the payee cannot be paid there.
+        UsageError: no price where one is meant, no such chain, or a payee that cannot be paid there.
     """
     facilitator, rpc = services
     if flat is None and per_mb is None:
@@ -268,8 +270,13 @@ def _price(
             raise UsageError(
                 "nobody else settles payments in TAO", remedy="Leave out --facilitator and --rpc"
             )
-    else:
+    elif _EVM_CHAIN.fullmatch(chain):
         fits = _EVM_ADDRESS.fullmatch(payee) is not None
+    else:
+        raise UsageError(
+            f"there is no paying on chain {chain[:40]!r}",
+            remedy="Take bittensor, base, base-sepolia or eip155:N",
+        )
     if not fits:
         raise UsageError(
             f"{payee[:80]!r} cannot be paid on {chain[:40]}",
@@ -293,14 +300,25 @@ def _print_json(found: dict[str, Any]) -> None:
 
 def _print_text(found: dict[str, Any]) -> None:
     url = found["public_url"] or found["local_addr"]
+    reached = "none, only this machine can reach it"
+    if found["reached"] != "this machine":
+        reached = f"not known, tell it with --public-url; listening on {found['reached']}"
+    price, buying = "not sold", ""
+    if found["amount"] is not None:
+        amount = int(found["amount"])
+        price = f"{shown(amount, found['network'])} for v{found['head']}, to {found['pay_to']}"
+        price += f"\n               on {found['network']}"
+        if found["price_per_mb"]:
+            price += f", {found['price']} for each 2^20 bytes"
+        buying = f" --join --max-price {amount}"
     lines = [
         f'Publishing "{found["id"]}", head v{found["head"]}',
-        f"  public URL:  {found['public_url'] or 'none, only this machine can reach it'}",
+        f"  public URL:  {found['public_url'] or reached}",
         f"  local URL:   {found['local_addr']}",
         f"  owner:       {found['owner']}",
         f"  membership:  {found['membership']}",
-        f"  price:       {found['price'] or 'not sold'}",
-        f"  buyers:      dataset buy {url}/dataset/{found['id']} --owner {found['owner']}",
+        f"  price:       {price}",
+        f"  buyers:      dataset buy {url}/dataset/{found['id']} --owner {found['owner']}{buying}",
     ]
     if found["membership"] == "invite":
         lines.append(f"  let in:      dataset approve CODE --dataset {found['id']}")

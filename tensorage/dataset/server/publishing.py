@@ -191,7 +191,7 @@ class Publishing:
                 stack.push_async_callback(tunnel.stop)
                 tunnel = await self._dig(tunnel, published, stop)
             if not stop.is_set():
-                self._announce(log.head.seq)
+                self._announce(log.head.seq, log.head.size)
             duties = {"head": self._refresh(service), "artifacts": self._check_rest(service)}
             if tunnel is not None:
                 duties["tunnel"] = self._watch(tunnel, published)
@@ -292,17 +292,25 @@ class Publishing:
         self._warn(f"the tunnel is gone, only this machine can reach the server: {error}")
         await asyncio.Event().wait()
 
-    def _announce(self, newest: int) -> None:
+    def _announce(self, newest: int, size: int) -> None:
         plan, state = self._plan, self._state
+        price = plan.price
+        terms = None if price is None else self._store.offer(plan.id)
         self._tell(
             {
                 "id": plan.id,
                 "head": newest,
                 "local_addr": state.local_addr,
                 "public_url": state.public_url,
+                "reached": "this machine" if is_loopback(plan.host) else plan.host,
                 "owner": self._signer.owner,
                 "membership": plan.membership,
-                "price": None if plan.price is None else plan.price.text,
+                "price": None if price is None else price.text,
+                "price_per_mb": price is not None and price.unit == "mb",
+                "amount": None if terms is None else str(amount_of(terms, size)),
+                "network": None if terms is None else terms.network,
+                "pay_to": None if terms is None else terms.pay_to,
+                "facilitator": None if terms is None else terms.facilitator,
             }
         )
 
