@@ -1,6 +1,7 @@
 """Sales on real processes: `publish --price`, and `buy --join` that is killed on its way."""
 
 import asyncio
+import base64
 import json
 import os
 import random
@@ -11,11 +12,13 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 from bittensor import Wallet
 from bittensor.keyfiles import Keypair
-from dataset_facilitator import facilitator
+from dataset_facilitator import NETWORK, facilitator
 from dataset_market import record
+from dataset_shop import Shop, made
 from devnet_live import live
 from eth_account import Account
 
@@ -26,7 +29,11 @@ from tensorage.chain.transfers import Ledger
 from tensorage.config import run
 from tensorage.dataset.buyer.book import Book
 from tensorage.dataset.buyer.buyer_commands import app
+from tensorage.dataset.entry import HEAD_SECONDS, Offer, SignedOffer
 from tensorage.dataset.identity import EthSigner
+from tensorage.dataset.payments.evm import EvmTill
+from tensorage.dataset.payments.evm_extra import usdc
+from tensorage.dataset.payments.join import challenge
 from tensorage.dataset.store import Store
 
 ID = "sft-demo"
@@ -47,8 +54,12 @@ class World:
         self.environment.pop("TENSORAGE_DATASET_TOKEN", None)
         with Store(path / "seller") as store:
             record(store, path / "bundles", DATA, signer=OWNER)
-        key = write_key(path / "owner.key", "07" * 32)
-        command = ["publish", ID, "--json", "--signer", "secp256k1", "--key", key, "--home", path / "seller"]
+        write_key(path / "owner.key", "07" * 32)
+        self.serve(*selling)
+
+    def serve(self, *selling):
+        key, home = self.path / "owner.key", self.path / "seller"
+        command = ["publish", ID, "--json", "--signer", "secp256k1", "--key", key, "--home", home]
         self.server = self.start(*command, *selling)
         line = self.server.stdout.readline()
         assert line, self.server.stderr.read()
@@ -176,3 +187,107 @@ def test_a_dataset_is_paid_for_in_usdc(tmp_path, bought):
         assert server.chain.balances[payee] == 1_250_000
         assert json.loads(out)["payment"]["payer"] == Account.from_key(secret).address.lower()
         world.stop()
+
+
+def test_a_seller_at_another_address_is_shown_the_old_payment_and_gives_the_token_for_it(tmp_path, bought):
+    payee = "0x" + "5e" * 20
+    key = write_key(tmp_path / "buyer.key", "0b" * 32)
+    with facilitator(Account.from_key("0x" + "0b" * 32).address) as server:
+        money = ["--price", "1.25", "--pay-to", payee, "--facilitator", server.url]
+        world = World(tmp_path, "--chain", "base-sepolia", *money)
+        paying = ["--join", "--chain", "base-sepolia", "--key", key, "--max-price", 1_250_000]
+        code, first, err = bought(world.arguments(*paying))
+        assert code == 0, err
+        old = world.url
+        world.stop()
+        world.serve("--chain", "base-sepolia", *money, "--no-tunnel")
+        assert world.url != old
+        code, second, err = bought(world.arguments(*paying, "--out", tmp_path / "copy"))
+        assert code == 0 and "Showing that payment again" in err, err
+        assert (tmp_path / "copy").read_bytes() == DATA
+        assert json.loads(second)["payment"] == json.loads(first)["payment"]
+        assert server.chain.balances[payee] == 1_250_000
+        with Book(tmp_path / "buyer") as book:
+            tokens = [book.tokens(place, ID) for place in (old, world.url)]
+            assert [len(found) for found in tokens] == [1, 1] and tokens[0][0].token == tokens[1][0].token
+        world.stop()
+
+
+def test_a_seller_that_takes_a_payment_and_lets_nobody_in_has_one_until_told_to_pay_again(tmp_path, bought):
+    key = write_key(tmp_path / "buyer.key", "0b" * 32)
+    shown, gives = [], [200]
+    with Shop(made(100_000)) as shop:
+        till = EvmTill(NETWORK, usdc(NETWORK), "http://127.0.0.1:9/")
+
+        async def join(asked, writer):
+            if (header := asked.headers.get("x-payment")) is not None:
+                shown.append(json.loads(base64.b64decode(header))["payload"]["authorization"]["nonce"])
+                said = {"error": "bad_claim", "message": "not here"}
+                granted = {"token": "tensorage-member-" + "6" * 64, "version": 1}
+                await shop.say(writer, gives[0], granted if gives[0] == 200 else said)
+                return
+            expires = int(time.time()) + HEAD_SECONDS
+            offer = Offer(shop.id, shop.owner, 1, NETWORK, till.asset, 10, "0x" + "5e" * 20, expires)
+            signed = SignedOffer(offer, shop.signer.sign(offer.hash))
+            await shop.say(writer, 402, challenge(till, signed, shop.signed[0].entry).body)
+
+        async def refuse(asked, writer):
+            await shop.say(writer, 403, {"error": "not_a_member", "message": "no"})
+
+        shop.tricks = {f"/dataset/{shop.id}/join/paid": join, f"/dataset/{shop.id}/chunks": refuse}
+        place = ["buy", shop.place, "--owner", shop.owner, "--home", tmp_path / "home"]
+        paying = [*place, "--join", "--chain", "base-sepolia", "--key", key, "--max-price", 10]
+        for status in (200, 200, 402, 403):
+            gives[0] = status
+            code, _, err = bought(paying)
+            assert code == 1 and f"payment {paid(tmp_path)[0][:16]}" in err, err
+            assert err.rstrip().endswith("Only --pay-again pays a second time"), err
+        gives[0] = 200
+        code, _, err = bought(place)
+        assert code == 1 and "with --join" in err and "pays nothing" in err
+        assert bought([*place, "--pay-again"])[0] == 2
+        assert len(shown) == 4 and len(set(shown)) == 1
+
+        with Shop(key=b"\1" * 32, log=shop.signed) as elsewhere:
+            elsewhere.publish()
+            elsewhere.tricks = shop.tricks
+            code, _, err = bought(["buy", elsewhere.place, *paying[2:]])
+            assert code == 1 and len(set(shown)) == 1
+        assert bought([*paying, "--pay-again"])[0] == 1
+        assert len(set(shown)) == 2 == len(paid(tmp_path))
+
+
+def test_a_command_overtaken_by_another_that_buys_the_same_signs_nothing(tmp_path, bought):
+    payee = "0x" + "5e" * 20
+    key = write_key(tmp_path / "buyer.key", "0b" * 32)
+    with facilitator(Account.from_key("0x" + "0b" * 32).address) as server:
+        money = ["--price", "1.25", "--pay-to", payee, "--facilitator", server.url]
+        world = World(tmp_path, "--chain", "base-sepolia", *money)
+        paying = ["--join", "--chain", "base-sepolia", "--key", key, "--max-price", 1_250_000]
+        with Store(tmp_path / "seller") as store, Shop(key=b"\7" * 32, id=ID) as slow:
+            slow.signed = list(store.log(ID).entries)
+            slow.publish()
+
+            async def overtaken(asked, writer):
+                def buy():
+                    process = world.start(*world.arguments(*paying, "--out", tmp_path / "fast"))
+                    return process.communicate(timeout=WAIT), process.returncode
+
+                said, code = await asyncio.to_thread(buy)
+                assert code == 0, said
+                answer = await asyncio.to_thread(httpx.post, world.url + asked.target)
+                await slow.answer(writer, answer.status_code, answer.content)
+
+            slow.tricks[f"/dataset/{ID}/join/paid"] = overtaken
+            code, _, err = bought(["buy", slow.place, *world.arguments(*paying)[2:]])
+        assert code == 1 and "another command has paid meanwhile" in err, err
+        assert server.chain.balances[payee] == 1_250_000
+        with Book(tmp_path / "buyer") as book:
+            assert sorted(row.state for row in book.journal.all()) == ["claimed", "lost"]
+        world.stop()
+
+
+def paid(path):
+    """The references of all the payments, oldest first."""
+    with Book(path / "home") as book:
+        return [row.reference.hex() for row in book.journal.all()]

@@ -95,6 +95,14 @@ def buy(
     join: Annotated[
         bool, typer.Option("--join", help="Pay for access, if you have none.", show_default=False)
     ] = False,
+    pay_again: Annotated[
+        bool,
+        typer.Option(
+            "--pay-again",
+            help="With --join: pay anew although it was paid before. Nothing else does.",
+            show_default=False,
+        ),
+    ] = False,
     max_price: Annotated[
         int | None,
         typer.Option(
@@ -153,6 +161,8 @@ def buy(
     given = given_token(member_token, member_token_file, _tell)
     if join and (member_token is not None or member_token_file is not None):
         raise UsageError("--join and --member-token exclude each other", remedy="Give one of them")
+    if pay_again and not join:
+        raise UsageError("--pay-again pays, and only --join may", remedy="Give both, or neither")
     pays = join and chain == BITTENSOR
     settings = _chain(network, chain_endpoint, netuid) if pays or anchor else None
     request = Request(
@@ -167,6 +177,7 @@ def buy(
         anchor=settings if anchor else None,
         moved_from=moved_from,
         force=force,
+        pay_again=pay_again,
         network=ChainSettings(network, chain_endpoint, netuid or 0),
     )
     with Book(home) as book:

@@ -26,7 +26,15 @@ from . import receipts
 from .api import Seller, SellerError
 from .book import Book
 from .download import Download, Outcome
-from .entitling import Buying, Entitlement, earlier_payment, kept_token, settle
+from .entitling import (
+    Buying,
+    Entitlement,
+    earlier_payment,
+    kept_token,
+    paid_before,
+    settle,
+    unheard,
+)
 from .part import Part
 from .sources import HttpSource, Source
 from .subnet import NAME as SUBNET
@@ -46,7 +54,8 @@ class Request:
         version: 0 for the newest.
         token: what the user gave; None for what is kept, or paid for.
         out: where to; None for `ID-vN.jsonl` here. A directory means that name in it.
-        join: pay for a token, where none is kept.
+        join: pay for a token, where none is kept and nothing was paid before.
+        pay_again: with `join`, pay even if it was paid before.
         mirrors: other places that have the file.
         anchor: the chain to ask for the owner's anchor; None not to.
         moved_from: the address at which this seller was before: its tokens are good here too.
@@ -64,6 +73,7 @@ class Request:
     anchor: ChainSettings | None
     moved_from: str | None = None
     force: bool = False
+    pay_again: bool = False
     network: ChainSettings = field(default_factory=lambda: ChainSettings("finney", None, 0))
 
 
@@ -194,8 +204,10 @@ class Buy:
             try:
                 leaves = await self._leaves(seller, trusted, goal)
             except SellerError as error:
-                if error.status not in (401, 403) or not self._want.join or self._want.token is not None:
+                if error.status not in (401, 403):
                     raise
+                if not self._want.join or self._want.token is not None:
+                    raise self._paid_in_vain(goal, error, joined=False) from error
                 self._tell(f"The token that was kept is not good for v{goal.seq}: {error.kind}")
             else:
                 settle(self._book, goal.root_owner, goal.id, goal.seq, self._clock())
@@ -204,7 +216,24 @@ class Buy:
             raise self._no_token(place)
         entitlement = await self._pay(seller, trusted, goal)
         seller.token = entitlement.token
-        return entitlement, await self._leaves(seller, trusted, goal)
+        try:
+            return entitlement, await self._leaves(seller, trusted, goal)
+        except SellerError as error:
+            if error.status not in (401, 403):
+                raise
+            raise self._paid_in_vain(goal, error, joined=True) from error
+
+    def _paid_in_vain(self, goal: Goal, error: SellerError, *, joined: bool) -> SellerError:
+        """The same error; where it was paid for, it says so and does not advise to pay."""
+        rows = paid_before(self._book, goal.root_owner, goal.id, goal.seq)
+        if not rows:
+            return error
+        found = unheard(rows[-1], error.message, error.status, error.kind)
+        if not joined:
+            found.remedy = (
+                "Run it with --join and no other token: that shows the payment again and pays nothing"
+            )
+        return found
 
     def _no_token(self, place: Place) -> UsageError:
         elsewhere = [base for base in self._book.bases(place.id) if base != place.base]
@@ -234,9 +263,11 @@ class Buy:
             clock=self._clock,
             tell=self._tell,
         )
+        if not self._want.pay_again and (held := await buying.again()) is not None:
+            return held
         async with self._want.money.open() as (wallet, limits):
             self._tell(f"Buyer wallet: {wallet.payer}")
-            return await buying.token(wallet, limits)
+            return await buying.token(wallet, limits, anew=self._want.pay_again)
 
     async def _leaves(self, seller: Seller, trusted: Trusted, goal: Goal) -> Sequence[bytes] | None:
         if not isinstance(trusted.log, Log):

@@ -4,6 +4,9 @@ The order of paying: the log was verified before; an unfinished payment goes on;
 held against the limits; money moves (`payments.paying`); the seller gives a token for it; the token is on
 disk; only then the payment is closed. Broken off anywhere, the next run goes on there, and nothing is paid
 twice.
+
+A payment that bought a token before is shown again, at whatever address; the seller owes the same token for
+it. If it is refused, nothing is signed: only who says so (`--pay-again`) pays anew.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from typing import Any
 
 from ...errors import TensorageError, UsageError
 from ..entry import Entry
+from ..payments.errors import PaymentUndecided
 from ..payments.journal import Row
 from ..payments.models import read_challenge
-from ..payments.paying import Paid, Wallet, pay, refused, resume
+from ..payments.paying import Paid, Shown, Wallet, Way, pay, refused, resume
 from ..payments.policy import Limits, choose
 from .api import Answer, Seller, SellerError, document, retry_after
 from .book import Book, Token
@@ -120,12 +124,55 @@ class Buying:
         self._clock = clock
         self._tell = tell
 
-    async def token(self, wallet: Wallet, limits: Limits) -> Entitlement:
+    async def again(self) -> Entitlement | None:
+        """The token for what was paid before: shows that payment again, and signs nothing.
+
+        None where nothing was paid yet, or where a payment is under way, which `token` goes on with.
+
+        Raises:
+            SellerError: no seller's answer to it holds a token. It names the payment.
+        """
+        journal, entry = self._book.journal, self._entry
+        under_way = journal.open(self._root_owner, entry.id, entry.seq)
+        if under_way is not None and under_way.state != "begun":
+            return None
+        refusal: SellerError | None = None
+        for row in reversed(paid_before(self._book, self._root_owner, entry.id, entry.seq)):
+            paid = Paid(
+                row.reference,
+                row.header or "",
+                row.network,
+                row.asset,
+                row.amount,
+                row.pay_to,
+                row.payer,
+                row.place or "",
+            )
+            self._tell(f"Paid before: {payment_text(row)}. Showing that payment again; nothing is paid")
+            try:
+                answer = await self._show(paid, row.version)
+                if answer.status == 200 or answer.status >= 500:
+                    return self._keep(answer, paid)
+            except SellerError as error:
+                error.remedy += f". It is {payment_text(row)}; only --pay-again pays a second time"
+                raise
+            said = answer.message or answer.kind or "no reason given"
+            refusal = refusal or unheard(
+                row, f"{self._seller.place.base} refuses it now (HTTP {answer.status}: {said})", answer.status
+            )
+        if refusal is not None:
+            raise refusal
+        return None
+
+    async def token(self, wallet: Wallet, limits: Limits, *, anew: bool = False) -> Entitlement:
         """Pay, unless it was paid, and have the token; it is on disk when this returns.
+
+        Args:
+            anew: pay even if a token was bought for this version before. Call `again` first otherwise.
 
         Raises:
             PolicyRefusal: the price is not within the limits; nothing was signed.
-            PaymentUndecided, PaymentLost: as `payments.paying`.
+            PaymentUndecided, PaymentLost: as `payments.paying`; or another command has bought it meanwhile.
             SellerError: the seller does not answer as it should. What was paid is in the journal.
         """
         journal, entry = self._book.journal, self._entry
@@ -138,10 +185,10 @@ class Buying:
             now=self._clock(),
         )
         if paid is None:
-            paid = await self._pay(wallet, limits)
+            paid = await self._pay(wallet if anew else _OneTime(wallet, self._check_unpaid), limits)
         else:
             self._tell(f"Going on with a payment that was begun: {paid.amount} to {paid.pay_to}")
-        answer = await self._show(paid)
+        answer = await self._show(paid, entry.seq)
         if answer.status == 402:
             why = answer.message or answer.kind or "no reason given"
             await refused(wallet, journal, paid, self._clock(), why)
@@ -170,11 +217,20 @@ class Buying:
         self._tell(f"Paying {way.amount} {way.asset} to {way.payTo} on {way.network}, from {wallet.payer}")
         return await pay(chosen, wallet, self._book.journal, root_owner=self._root_owner, now=self._clock())
 
-    async def _show(self, paid: Paid) -> Answer:
+    def _check_unpaid(self) -> None:
+        """Check that no command has bought the version meanwhile. This one's payment is the only open one."""
+        rows = paid_before(self._book, self._root_owner, self._entry.id, self._entry.seq)
+        if rows:
+            raise PaymentUndecided(
+                f"another command has paid meanwhile ({payment_text(rows[-1])}); nothing was signed",
+                remedy="Run this one again: it shows that payment",
+            )
+
+    async def _show(self, paid: Paid, version: int) -> Answer:
         """Show a payment until the seller has looked at it: it may have to wait for its chain."""
         for number in range(_SHOWN):
             try:
-                answer = await self._seller.join(self._entry.seq, paid.header)
+                answer = await self._seller.join(version, paid.header)
             except SellerError as error:
                 raise self._owed(error.message) from error
             if answer.status != 503 or number == _SHOWN - 1:
@@ -208,6 +264,69 @@ class Buying:
             f"→ minted v{version} member token"
         )
         return Entitlement(token, "paid", payment_json(paid))
+
+
+class _OneTime:
+    """A wallet that looks, just before it signs, whether it still may.
+
+    Args:
+        check: raises where it may not.
+    """
+
+    def __init__(self, wallet: Wallet, check: Callable[[], None]) -> None:
+        self._wallet = wallet
+        self._check = check
+
+    @property
+    def network(self) -> str:
+        """As the wallet's."""
+        return self._wallet.network
+
+    @property
+    def payer(self) -> str:
+        """As the wallet's."""
+        return self._wallet.payer
+
+    async def sign(self, way: Way, now: int) -> dict[str, Any]:
+        """Sign, if the check lets it."""
+        self._check()
+        return await self._wallet.sign(way, now)
+
+    async def send(self, way: Way, signed: dict[str, Any]) -> Shown:
+        """As the wallet does."""
+        return await self._wallet.send(way, signed)
+
+    async def fate(self, way: Way, signed: dict[str, Any], now: int) -> None:
+        """As the wallet does."""
+        await self._wallet.fate(way, signed, now)
+
+
+def paid_before(book: Book, root_owner: str, id: str, seq: int) -> list[Row]:
+    """The payments that bought a token for version `seq`, or a later one, which opens it; oldest first."""
+    return [
+        row
+        for row in book.journal.all()
+        if (row.root_owner, row.id, row.state) == (root_owner, id, "claimed") and row.version >= seq
+    ]
+
+
+def payment_text(row: Paid | Row) -> str:
+    """A payment, for people: how much, to whom, where."""
+    where = f" ({row.place})" if row.place else ""
+    return (
+        f"{row.amount} of {row.asset} to {row.pay_to} on {row.network}{where}, "
+        f"payment {row.reference.hex()[:16]}"
+    )
+
+
+def unheard(row: Row, why: str, status: int, kind: str = "") -> SellerError:
+    """What is said where a payment bought a token before, and the seller does not let it in."""
+    return SellerError(
+        f"v{row.version} of {row.id} was paid for ({payment_text(row)}), and {why}; nothing more is paid",
+        status=status,
+        kind=kind,
+        remedy="Ask the owner, who can see that payment. Only --pay-again pays a second time",
+    )
 
 
 def payment_json(paid: Paid | Row) -> dict[str, Any]:
