@@ -76,11 +76,6 @@ def test_a_price_is_counted_in_whole_numbers_and_rounded_up(text, unit, size, de
     assert pricing.amount(text, unit, size, decimals) == wanted
 
 
-@pytest.mark.parametrize(
-    "text",
-    [None, "", "0", "0.0", "-1", "+1", "NaN", "nan", "Infinity", "1e9", "0x10", " 1", "1 ", "1,5", "01", ".5",
-     "1.", "1_000", "\uff11", "9" * 13, "0." + "1" * 19],
-)  # fmt: skip
 def test_an_amount_is_shown_in_whole_and_in_smallest_units():
     bittensor = "bittensor:" + "0" * 64
     assert pricing.shown(500_000_000, bittensor) == "0.5 TAO (500000000 rao)"
@@ -89,6 +84,11 @@ def test_an_amount_is_shown_in_whole_and_in_smallest_units():
     assert pricing.shown(1_250_000, "eip155:8453") == "1.25 USDC (1250000 millionths)"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "0", "0.0", "-1", "+1", "NaN", "nan", "Infinity", "1e9", "0x10", " 1", "1 ", "1,5", "01", ".5",
+     "1.", "1_000", "\uff11", "9" * 13, "0." + "1" * 19],
+)  # fmt: skip
 def test_what_is_no_plain_price_is_refused_and_never_free(text):
     for unit in ("flat", "mb"):
         with pytest.raises(UsageError):
