@@ -31,6 +31,7 @@ class World:
 
     def __init__(self, net, path, seller_ledger, buyer_ledger):
         self.net, self.path = net, path
+        path.mkdir(exist_ok=True)
         self.ledger, self.buyer = seller_ledger, buyer_ledger
         self.shop = Shop(path, TaoTill(seller_ledger), amount=PRICE, pay_to=SELLER.ss58, now=time.time)
         self.journal = make_journal(path / "buyer.sqlite")
@@ -107,19 +108,20 @@ async def test_a_payment_buys_one_token_and_shown_again_the_same_one(world):
     assert await resume(world.wallet(), world.journal, **OWNER, now=3) is None
 
 
-async def test_one_extrinsic_with_two_references_buys_once(world):
-    first, second = world.shop.offer(1), world.shop.offer(2)
-    place = await world.send(transfer(), remark(first), remark(second))
-    assert (await world.shop.join(world.header(first, place), 1, offer=first)).status == 200
-    answer = await world.shop.join(world.header(second, place), 2, offer=second)
-    assert (answer.status, answer.body["error"]) == (402, "payment_spent")
+async def test_one_extrinsic_with_two_references_buys_from_neither_of_two_stores(world, tmp_path):
+    """A payee that sells from two stores: neither sees what the other has been paid with."""
+    elsewhere = World(world.net, tmp_path / "other", world.ledger, world.buyer)
+    first, second = world.shop.offer(1), elsewhere.shop.offer(2)
     other = keyauth.SigningKey(bytes([7] * 32))
-    place = await world.send(transfer(), remark(first), remark(first, other))
-    answers = [
-        await world.shop.join(world.header(first, place, key), 1, offer=first) for key in (None, other)
-    ]
-    assert [answer.body.get("error") for answer in answers] == [None, "payment_spent"]
-    assert world.shop.tokens() == 2
+    place = await world.send(transfer(), remark(first), remark(second, other))
+    for shop, version, offer, key in ((world.shop, 1, first, None), (elsewhere.shop, 2, second, other)):
+        answer = await shop.join(world.header(offer, place, key), version, offer=offer)
+        assert (answer.status, answer.body["error"]) == (402, "not_paid")
+        assert "more than one remark" in answer.body["message"] and shop.tokens() == 0
+    place = await world.send(transfer(), remark(first))
+    assert (await world.shop.join(world.header(first, place), offer=first)).status == 200
+    answer = await world.shop.join(world.header(second, place, other), 2, offer=second)
+    assert answer.status == 402 and world.shop.tokens() == 1
 
 
 async def test_who_only_watches_the_chain_cannot_claim(world):

@@ -108,6 +108,10 @@ def settled(found: Extrinsic, shown: Presented, terms: Terms, network: str) -> S
     payers = {remark.sender for remark in found.remarks if remark.hash == wanted}
     if not payers:
         raise PaymentRefused("not_paid", f"{where} does not carry the reference of this offer and claim key")
+    if sum(remark.sender in payers for remark in found.remarks) > len(payers):
+        raise PaymentRefused(
+            "not_paid", f"{where} carries more than one remark: money pays for one reference"
+        )
     moved = [transfer for transfer in found.transfers if transfer.sender in payers]
     ours = [transfer for transfer in moved if transfer.dest == offer.pay_to]
     if not ours:
