@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -11,10 +12,13 @@ import ssl
 from pathlib import Path
 
 import pytest
-from dataset_market import OWNER_TOKEN, open_shop, told
+from dataset_market import DORA, ID, OWNER_TOKEN, Shop, make_bundle, open_shop, told
 from test_dataset_publish import make_certificate
 
+from tensorage.dataset import wire
+from tensorage.dataset.manifest import File, manifest_hash
 from tensorage.dataset.server.door import SPARE_EACH
+from tensorage.dataset.server.handlers import MAX_DOWNLOADS_EACH
 from tensorage.transport.limits import Limits
 
 V1 = bytes(range(256)) * 20
@@ -101,3 +105,44 @@ async def test_a_server_without_descriptors_says_busy_and_not_that_bytes_are_mis
     assert len([line for line in lines if "not served" in line]) <= 2
     assert [line for line in lines if "no connection can be accepted" in line]
     assert len(lines) <= 4, lines
+
+
+def add_version_of_many_files(shop: Shop, count: int) -> bytes:
+    """Record a version with a long list of files; returns the hash of the list."""
+    ingested = shop.store.ingest(make_bundle(shop.bundles / "many", b"many"))
+    names = [f"{'x' * 200}-{number:06}" for number in range(count)]
+    files = (*ingested.files, *(File(name, 1, bytes(32)) for name in names))
+    ingested = dataclasses.replace(ingested, files=files, manifest_hash=manifest_hash(files))
+    seq = shop.store.append(ID, ingested, DORA, 1_700_000_100).entry.seq
+    return shop.store.artifact(ID, seq).manifest_hash
+
+
+async def test_manifests_that_nobody_reads_are_bounded_like_downloads(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, V1) as shop:
+        signed = add_version_of_many_files(shop, 20_000)
+        token = shop.token(2)
+        whole = await shop.get("manifest", token)
+        assert manifest_hash(wire.read_manifest(whole.content)) == signed
+        assert whole.headers["cache-control"] == "no-store"
+        request = f"GET /dataset/{ID}/manifest HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+        held = []
+        try:
+            for _ in range(MAX_DOWNLOADS_EACH):
+                unread = socket.socket()
+                held.append(unread)
+                unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                unread.settimeout(20)
+                await asyncio.to_thread(unread.connect, ("127.0.0.1", shop.service.port))
+                unread.sendall(request.encode())
+                assert (await asyncio.to_thread(unread.recv, 12)) == b"HTTP/1.1 200"
+            for route in ("manifest", "chunks", "download"):
+                assert told(await shop.get(route, token)) == (429, "too_many_downloads")
+            assert (await shop.get("head")).status_code == 200
+        finally:
+            for unread in held:
+                unread.close()
+        for _ in range(100):
+            if (await shop.get("manifest", token)).content == whole.content:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("the manifests are held for ever")

@@ -13,10 +13,10 @@ import contextlib
 import json
 import logging
 import threading
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio.to_thread
 
@@ -27,6 +27,7 @@ from ..artifacts import Artifact, ScarceError
 from ..entry import Entry, SignedHead
 from ..errors import LogError
 from ..log import Log
+from ..manifest import manifest_json
 from ..members import Member
 from .context import Context
 from .ranges import Span
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _HASHERS = 4
 _AGAIN_SECONDS = 1.0
+#: Manifests that are kept encoded; one of 100,000 files has some 12 MB.
+_KEPT_MANIFESTS = 4
 #: Lines of the log about one version that is not served.
 _TOLD_RATE = Rate(per_second=1 / 60, burst=2)
 
@@ -84,6 +87,9 @@ class Desk:
         self._loading = asyncio.Lock()
         self._told = TokenBuckets(_TOLD_RATE, max_keys=1_000)
         self._telling = threading.Lock()
+        self._artifacts: dict[int, Artifact] = {}
+        self._manifests: OrderedDict[int, bytes] = OrderedDict()
+        self._encoding = asyncio.Lock()
         self._opening: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def edition(self) -> Edition:
@@ -175,12 +181,27 @@ class Desk:
         return True
 
     async def artifact(self, version: int) -> Artifact:
-        """What is known of the artifact of a version, its bytes unchecked.
+        """What is known of the artifact of a version, its bytes unchecked, without its list of files.
 
         Raises:
             Refusal: `no_artifacts`, `artifact_missing`, `server_busy`.
         """
         return await anyio.to_thread.run_sync(self._artifact, version)
+
+    async def manifest(self, version: int) -> bytes:
+        """The JSON of the files of a version; encoded once, by a thread.
+
+        Raises:
+            Refusal: `no_artifacts`, `artifact_missing`.
+        """
+        async with self._encoding:
+            found = self._manifests.pop(version, None)
+            if found is None:
+                found = await anyio.to_thread.run_sync(self._manifest, version)
+            self._manifests[version] = found
+            if len(self._manifests) > _KEPT_MANIFESTS:
+                self._manifests.popitem(last=False)
+        return found
 
     async def open(self, edition: Edition, version: int) -> tuple[Artifact, OpenFile]:
         """The artifact of a version, open, its bytes as they were signed.
@@ -256,7 +277,18 @@ class Desk:
         except TensorageError as error:
             raise self._missing(artifact.seq, error) from error
 
+    def _manifest(self, version: int) -> bytes:
+        files = self._stored(version).manifest_files
+        return json.dumps(manifest_json(files), ensure_ascii=False, separators=(",", ":")).encode()
+
     def _artifact(self, version: int) -> Artifact:
+        """What is known of the artifact of a version; a version never changes."""
+        found = self._artifacts.get(version)
+        if found is None:
+            found = self._artifacts[version] = replace(self._stored(version), manifest_files=())
+        return found
+
+    def _stored(self, version: int) -> Artifact:
         try:
             return self._context.store.artifact(self._context.id, version)
         except UsageError as error:

@@ -15,7 +15,6 @@ from fastapi.responses import JSONResponse, Response
 from ...transport.limits import Rate
 from .. import wire
 from ..entry import SignedHead
-from ..manifest import manifest_json
 from .context import Context
 from .desk import SOON, Desk, Edition
 from .device import CODE_SECONDS, POLL_SECONDS, Codes
@@ -28,7 +27,8 @@ from .sending import BytesResponse, FileResponse, Part, multipart
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/x-ndjson"
-#: Downloads at once: in all, and with one token or from one address. Each takes some 3 MiB of memory.
+#: Downloads, chunk lists and manifests at once: in all, and with one token or from one address. Each takes
+#: some 3 MiB of memory.
 MAX_DOWNLOADS = 128
 MAX_DOWNLOADS_EACH = 16
 #: Seconds that hashing an artifact may take before it is served for the first time.
@@ -157,15 +157,25 @@ class Handlers:
 
     async def chunks(self, visit: Visit) -> Response:
         edition, version = _sound(visit), _version(visit)
-        artifact = await self._desk.artifact(version)
-        leaves = await self._desk.leaves(artifact)
+        leave = self._enter(visit)
+        try:
+            artifact = await self._desk.artifact(version)
+            leaves = await self._desk.leaves(artifact)
+        except BaseException:
+            leave()
+            raise
         headers = _version_headers(edition, version) | {"content-type": "application/octet-stream"}
-        return BytesResponse(leaves, headers, visit.alive)
+        return BytesResponse(leaves, headers, visit.alive, leave)
 
     async def manifest(self, visit: Visit) -> Response:
         edition, version = _sound(visit), _version(visit)
-        artifact = await self._desk.artifact(version)
-        return _json(manifest_json(artifact.manifest_files), _version_headers(edition, version))
+        leave = self._enter(visit)
+        try:
+            document = await self._desk.manifest(version)
+        except BaseException:
+            leave()
+            raise
+        return BytesResponse(document, _version_headers(edition, version) | _JSON, visit.alive, leave)
 
     async def sources(self, visit: Visit) -> Response:
         edition, version = _sound(visit), _version(visit)

@@ -103,14 +103,28 @@ class BytesResponse(Response):
 
     Args:
         alive: called when the peer has taken a piece; gives the answer more time.
+        ended: called at the end, however it comes.
     """
 
-    def __init__(self, content: bytes, headers: dict[str, str], alive: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        headers: dict[str, str],
+        alive: Callable[[], None],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(None, 200, {**headers, "content-length": str(len(content))})
         self._content = content
         self._alive = alive
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._send(scope, send)
+        finally:
+            self._ended()
+
+    async def _send(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if scope["method"] != "HEAD":
             for start in range(0, len(self._content), _SMALL_PIECE):
