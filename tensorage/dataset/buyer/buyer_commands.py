@@ -22,6 +22,7 @@ from ...transport.refusals import one_line
 from .. import wire
 from ..log import Log
 from ..options import DEFAULT_HOME, AsJson, DatasetHome, day, meter
+from ..payments.pricing import read_atomic, shown
 from . import receipts
 from .api import Seller
 from .book import Book
@@ -109,7 +110,7 @@ def buy(
             "--max-price",
             min=1,
             metavar="AMOUNT",
-            help="The most to pay, in the smallest unit: rao, or a millionth of a USDC.",
+            help="The most to pay, in the smallest unit: rao (10^9 are a TAO), or a millionth of a USDC.",
         ),
     ] = None,
     pay_to: Annotated[
@@ -277,6 +278,8 @@ def verify(
                 )
             with Book(home) as book:
                 found = verify_file(book, Path(what), owner=pin, id=id, now=_now(), tell=_tell)
+            if found.head is None and isinstance(found.log, Log):
+                _tell("WARNING: no statement of the owner's is in it: later versions may have been cut off")
         else:
             found = asyncio.run(verify_own(home, what, owner=pin, anchor=settings))
     except ProofError as error:
@@ -365,8 +368,15 @@ def _lines(document: dict[str, Any]) -> list[str]:
     ]
     if isinstance(paid, dict):
         amount, asset, payee, network = (paid.get(name) for name in ("amount", "asset", "payTo", "network"))
-        lines.append(f"paid: {amount} {asset} to {payee} on {network}")
+        lines.append(f"paid: {_money(amount, asset, network)} to {payee} on {network}")
     return lines
+
+
+def _money(amount: Any, asset: Any, network: Any) -> str:
+    try:
+        return shown(read_atomic(amount), network if isinstance(network, str) else "")
+    except (ValueError, UsageError):  # of a network that nothing is paid on: as it says
+        return f"{amount} {asset}"
 
 
 def _receipts(what: str | None, home: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from ..payments.journal import Row
 from ..payments.models import read_challenge
 from ..payments.paying import Paid, Shown, Wallet, Way, pay, refused, resume
 from ..payments.policy import Limits, choose
+from ..payments.pricing import shown
 from .api import Answer, Seller, SellerError, document, retry_after
 from .book import Book, Token
 from .urls import Place
@@ -187,7 +188,8 @@ class Buying:
         if paid is None:
             paid = await self._pay(wallet if anew else _OneTime(wallet, self._check_unpaid), limits)
         else:
-            self._tell(f"Going on with a payment that was begun: {paid.amount} to {paid.pay_to}")
+            money = shown(paid.amount, paid.network)
+            self._tell(f"Going on with a payment that was begun: {money} to {paid.pay_to}")
         answer = await self._show(paid, entry.seq)
         if answer.status == 402:
             why = answer.message or answer.kind or "no reason given"
@@ -214,7 +216,8 @@ class Buying:
             read_challenge(answer.body), limits, entry=self._entry, owner=self._owner, now=self._clock()
         )
         way = chosen.requirement
-        self._tell(f"Paying {way.amount} {way.asset} to {way.payTo} on {way.network}, from {wallet.payer}")
+        money = shown(chosen.signed.offer.amount, way.network)
+        self._tell(f"Paying {money} to {way.payTo} on {way.network}, from {wallet.payer}")
         return await pay(chosen, wallet, self._book.journal, root_owner=self._root_owner, now=self._clock())
 
     def _check_unpaid(self) -> None:
@@ -260,7 +263,7 @@ class Buying:
         self._book.keep_token(place.base, place.id, Token(token, version, "paid", now))
         self._book.journal.claimed(paid.reference, now)
         self._tell(
-            f"Paid join: {paid.amount} atomic units to {paid.pay_to} on {paid.network} "
+            f"Paid join: {shown(paid.amount, paid.network)} to {paid.pay_to} on {paid.network} "
             f"→ minted v{version} member token"
         )
         return Entitlement(token, "paid", payment_json(paid))
@@ -314,7 +317,7 @@ def payment_text(row: Paid | Row) -> str:
     """A payment, for people: how much, to whom, where."""
     where = f" ({row.place})" if row.place else ""
     return (
-        f"{row.amount} of {row.asset} to {row.pay_to} on {row.network}{where}, "
+        f"{shown(row.amount, row.network)} to {row.pay_to} on {row.network}{where}, "
         f"payment {row.reference.hex()[:16]}"
     )
 
