@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,6 +84,17 @@ class Download:
 
     member: bytes  # hash of the token
     label: str
+    version: int
+    start: int
+    stop: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Bytes `start` to `stop` (exclusive) of a version that a member was sent, before it is noted."""
+
+    member: Member
     version: int
     start: int
     stop: int
@@ -238,30 +250,19 @@ class MemberRows(Home):
         A range that goes on where the member's last one ended is counted to that one. The newest 1,000 are
         kept of each member, so that nobody fills the disk by asking.
         """
-        if not 0 <= start <= end:
-            raise ValueError(f"bytes {start} to {end} are no range")
+        self.log_downloads([Sent(member, version, start, end, now)])
+
+    def log_downloads(self, sent: Sequence[Sent]) -> None:
+        """Note what members were sent, as `log_download` does, all of it or nothing."""
+        of_members: dict[int, list[Sent]] = {}
+        for each in sent:
+            if not 0 <= each.start <= each.stop:
+                raise ValueError(f"bytes {each.start} to {each.stop} are no range")
+            of_members.setdefault(each.member.number, []).append(each)
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE members SET requests = requests + 1, sent = sent + ? WHERE number = ?",
-                (end - start, member.number),
-            )
-            last = db.execute(
-                "SELECT number, version, stop FROM downloads WHERE member = ? ORDER BY number DESC LIMIT 1",
-                (member.number,),
-            ).fetchone()
-            if last and last[1:] == (version, start):
-                db.execute("UPDATE downloads SET stop = ?, time = ? WHERE number = ?", (end, now, last[0]))
-                return
-            db.execute(
-                "INSERT INTO downloads (member, version, start, stop, time) VALUES (?, ?, ?, ?, ?)",
-                (member.number, version, start, end, now),
-            )
-            db.execute(
-                "DELETE FROM downloads WHERE member = :member AND number <= (SELECT number FROM downloads "
-                "WHERE member = :member ORDER BY number DESC LIMIT 1 OFFSET :kept)",
-                {"member": member.number, "kept": KEPT_DOWNLOADS},
-            )
+            for member, ranges in of_members.items():
+                _note(db, member, ranges)
 
         self._write(work)
 
@@ -278,6 +279,34 @@ def _member(row: tuple[Any, ...]) -> Member:
     values = list(row)
     values[8] = None if values[8] is None else int(values[8])
     return Member(*values)
+
+
+def _note(db: sqlite3.Connection, member: int, ranges: Sequence[Sent]) -> None:
+    """Note what one member was sent, oldest first, within a transaction."""
+    db.execute(
+        "UPDATE members SET requests = requests + ?, sent = sent + ? WHERE number = ?",
+        (len(ranges), sum(each.stop - each.start for each in ranges), member),
+    )
+    last = db.execute(
+        "SELECT number, version, stop FROM downloads WHERE member = ? ORDER BY number DESC LIMIT 1", (member,)
+    ).fetchone()
+    for each in ranges:
+        if last and last[1:] == (each.version, each.start):
+            number = last[0]
+            db.execute(
+                "UPDATE downloads SET stop = ?, time = ? WHERE number = ?", (each.stop, each.time, number)
+            )
+        else:
+            number = db.execute(
+                "INSERT INTO downloads (member, version, start, stop, time) VALUES (?, ?, ?, ?, ?)",
+                (member, each.version, each.start, each.stop, each.time),
+            ).lastrowid
+        last = number, each.version, each.stop
+    db.execute(
+        "DELETE FROM downloads WHERE member = :member AND number <= (SELECT number FROM downloads "
+        "WHERE member = :member ORDER BY number DESC LIMIT 1 OFFSET :kept)",
+        {"member": member, "kept": KEPT_DOWNLOADS},
+    )
 
 
 def _by_number(db: sqlite3.Connection, number: int) -> Member:

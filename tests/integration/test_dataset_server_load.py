@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import socket
+import sqlite3
 import ssl
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from test_dataset_publish import make_certificate
 
 from tensorage.dataset import wire
 from tensorage.dataset.manifest import File, manifest_hash
+from tensorage.dataset.members import KEPT_DOWNLOADS
 from tensorage.dataset.server.door import SPARE_EACH
 from tensorage.dataset.server.handlers import MAX_DOWNLOADS_EACH
-from tensorage.transport.limits import Limits
+from tensorage.dataset.server.notes import MAX_NOTES
+from tensorage.transport.limits import Limits, Rate
 
 V1 = bytes(range(256)) * 20
 
@@ -146,3 +149,35 @@ async def test_manifests_that_nobody_reads_are_bounded_like_downloads(tmp_path: 
                 return
             await asyncio.sleep(0.05)
         raise AssertionError("the manifests are held for ever")
+
+
+async def test_what_cannot_be_noted_is_not_sent_and_no_note_is_lost(tmp_path: Path) -> None:
+    rate = Rate(per_second=10_000, burst=10_000)
+    async with open_shop(tmp_path, V1, limits=Limits(per_address=rate)) as shop:
+        token = shop.token(1)
+        assert (await shop.get("head")).status_code == 200  # signed, and written, before
+        spans = ",".join(f"{7 * number}-{7 * number}" for number in range(16))
+        busy = sqlite3.connect(shop.store.path, isolation_level=None)
+        sent = 0
+        try:
+            busy.execute("BEGIN IMMEDIATE")  # another process has the store for itself
+            for _ in range(MAX_NOTES // 16 + 20):
+                reply = await shop.get("download", token, Range=f"bytes={spans}")
+                if reply.status_code != 206:
+                    break
+                sent += 16
+            assert told(reply) == (503, "server_busy")
+            assert reply.headers["retry-after"]
+            assert (await shop.get("download", OWNER_TOKEN)).content == V1  # of whom nothing is noted
+        finally:
+            busy.close()
+        for _ in range(200):
+            if (await shop.get("download", token, Range="bytes=0-0")).status_code == 206:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("the server is busy for ever")
+        shop.service.desk.close()
+        (member,) = shop.store.members(ID)
+        assert (member.requests, member.sent) == (sent + 1, sent + 1)
+        assert len(shop.store.downloads(ID)) == KEPT_DOWNLOADS

@@ -15,7 +15,6 @@ import logging
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import anyio.to_thread
@@ -28,8 +27,9 @@ from ..entry import Entry, SignedHead
 from ..errors import LogError
 from ..log import Log
 from ..manifest import manifest_json
-from ..members import Member
+from ..members import Member, Sent
 from .context import Context
+from .notes import Notes
 from .ranges import Span
 from .refusal import Refusal
 from .sending import OpenFile, Stamp
@@ -80,7 +80,7 @@ class Desk:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._hashing = asyncio.Semaphore(_HASHERS)
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="downloads")
+        self._notes = Notes(context.store)
         self._edition: Edition | None = None
         self._loaded: int | None = None
         self._unsigned = ""
@@ -256,20 +256,19 @@ class Desk:
             return None
         return found.link.decode("ascii")
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much of what was sent waits to be noted that no more may be."""
+        return self._notes.is_full
+
     def log_download(self, member: Member, version: int, sent: Sequence[Span]) -> None:
         """Have it noted what a member was sent."""
-        self._writing.submit(self._log_download, member, version, sent, self._context.clock())
+        now = self._context.clock()
+        self._notes.add(Sent(member, version, span.first, span.last + 1, now) for span in sent)
 
     def close(self) -> None:
         """Wait until all downloads are noted."""
-        self._writing.shutdown()
-
-    def _log_download(self, member: Member, version: int, sent: Sequence[Span], now: int) -> None:
-        try:
-            for span in sent:
-                self._context.store.log_download(member, version, span.first, span.last + 1, now)
-        except TensorageError as error:
-            logger.error("a download was not noted member=%s reason=%r", member.worker, str(error))  # noqa: TRY400
+        self._notes.close()
 
     def _leaves(self, artifact: Artifact) -> bytes:
         try:

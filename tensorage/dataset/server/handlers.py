@@ -203,6 +203,8 @@ class Handlers:
         }
         if found.status == 304:
             return Response(None, 304, headers)
+        if visit.member is not None and self._desk.is_behind:
+            raise Refusal("server_busy", "too many downloads wait to be noted; try again soon", headers=SOON)
         leave = self._enter(visit)
         try:
             visit.more_time(HASHING_SECONDS)
