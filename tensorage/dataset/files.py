@@ -76,6 +76,10 @@ class Disk:
         """Give a file another name, in place of what had it."""
         os.replace(source, target)  # noqa: PTH105 - the call that is meant
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file another name beside the one it has; FileExistsError where something has that name."""
+        os.link(source, target, follow_symlinks=False)
+
     def unlink(self, path: Path) -> None:
         """Remove a name, if it is there."""
         path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from tensorage.dataset.buyer.book import Book
 from tensorage.dataset.buyer.buyer_commands import app
 from tensorage.dataset.buyer.entitling import TOKEN_VARIABLE
 from tensorage.dataset.buyer.joining import join
+from tensorage.dataset.buyer.target import Goal
 from tensorage.dataset.buyer.trust import record_json
 from tensorage.dataset.buyer.urls import place
 from tensorage.dataset.chunks import CHUNK_SIZE
@@ -151,6 +152,31 @@ def test_a_log_in_a_file_is_verified_against_what_was_seen_elsewhere(shop, buyer
     assert buyer("verify", path)[0] == 1
     assert buyer("verify", tmp_path / "none.json")[0] == 2
     assert buyer("verify", path, "--anchor", "--network", "devnet")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["x.part", "x.part.json", "x.receipt.json"])
+def test_a_file_of_the_users_beside_the_target_is_left_alone_without_force(shop, buyer, tmp_path, name):
+    mine = tmp_path / name
+    mine.write_text('{"mine": true}')
+    code, _, err = buyer("buy", shop.place, "--out", "x")
+    assert code == 2 and f"{name} is there" in err and "--force" in err
+    assert mine.read_text() == '{"mine": true}'
+    assert [path.name for path in tmp_path.glob("x*")] == [name]
+    assert not any("chunks" in path for path in shop.paths)
+    assert buyer("buy", shop.place, "--out", "x", "--force")[0] == 0
+    assert (tmp_path / "x").read_bytes() == shop.data[1]
+    if name == "x.part.json":
+        mine.write_text("mine")
+        assert buyer("buy", shop.place, "--out", "x")[0] == 0 and mine.read_text() == "mine"
+
+
+def test_what_a_buyer_killed_between_two_names_of_its_file_left_is_tidied_up(shop, buyer, tmp_path):
+    assert buyer("buy", shop.place, "--out", "x")[0] == 0
+    goal = Goal(shop.owner, ID, 2, shop.signed[1].entry.file_hash, len(shop.data[1]), b"")
+    (tmp_path / "x.part").hardlink_to(tmp_path / "x")
+    (tmp_path / "x.part.json").write_text(json.dumps(goal.sidecar()))
+    assert buyer("buy", shop.place, "--out", "x")[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("x*")) == ["x", "x.receipt.json"]
 
 
 def test_a_wrong_chunk_list_or_manifest_ends_it_before_a_byte_is_fetched(shop, buyer):

@@ -52,7 +52,7 @@ class Case:
         self.goal = Goal(**{**goal, **changed})
 
     def run(self, *sources, pauses=(), force=False, **options):
-        with Part(self.out, self.goal, Disk()) as part:
+        with Part(self.out, self.goal, Disk(), force=force) as part:
             outcome = Download(part, self.digest.leaves, sources, pauses=pauses, **options).run()
             part.finish(force=force)
         return outcome
@@ -428,6 +428,10 @@ class Cut(Disk):
         self._note(f"rename {target.name}")
         super().rename(source, target)
 
+    def link(self, source, target):
+        self._note(f"link {target.name}")
+        super().link(source, target)
+
     def fsync_dir(self, path):
         self._note("fsync_dir")
         super().fsync_dir(path)
@@ -451,12 +455,42 @@ def test_the_file_is_flushed_before_it_gets_its_name_and_a_failing_disk_leaves_n
             assert disk.calls[-1] == "fsync_dir" or not case.out.exists()
             assert not case.out.exists() or case.out.read_bytes() == data
         else:
-            assert disk.calls[-5:] == ["write", "write", "fsync", "rename d-v1.jsonl", "fsync_dir"]
+            assert disk.calls[-5:] == ["write", "write", "fsync", "link d-v1.jsonl", "fsync_dir"]
             if number:
                 break
         number += 1
         disk = Cut(fails_at=number)
     assert number > 6
+
+
+class Late(Disk):
+    """Another process makes a file just before this one names its own."""
+
+    def __init__(self, out):
+        self.out = out
+
+    def link(self, source, target):
+        self.out.write_bytes(b"mine")
+        super().link(source, target)
+
+    def rename(self, source, target):
+        if target == self.out:
+            self.out.write_bytes(b"mine")
+        super().rename(source, target)
+
+
+def test_a_file_that_comes_into_being_at_the_last_instant_is_not_replaced(tmp_path, seller):
+    case = Case(tmp_path, made(100))
+    seller.files["/f"] = case.data
+    with Part(case.out, case.goal, Late(case.out)) as part:
+        Download(part, case.digest.leaves, [source(seller)], pauses=()).run()
+        with pytest.raises(TakenError, match="meanwhile"):
+            part.finish(force=False)
+    assert case.out.read_bytes() == b"mine"
+    case.out.unlink()
+    seller.sent = 0
+    case.run(source(seller))
+    assert case.whole and seller.sent == 0
 
 
 def test_a_mirror_named_by_a_stranger_does_not_reach_into_this_network(tmp_path, seller):

@@ -39,7 +39,7 @@ from .part import Part
 from .sources import HttpSource, Source
 from .subnet import NAME as SUBNET
 from .subnet import SubnetSource, open_link
-from .target import Goal, check_room, check_target, tidy
+from .target import Goal, check_part, check_room, check_target, target_path, tidy
 from .trust import OnChain, Tell, Trusted, judge, roots_on_chain
 from .urls import Place, mirror, parse
 from .wallets import Money
@@ -118,11 +118,13 @@ class Buy:
         async with Seller(place, self._want.token or (kept.token if kept else None)) as seller:
             trusted = await self._verify(seller)
             goal = _goal(trusted, place.id, self._want.version)
-            out = _target(self._want.out, place.id, goal.seq)
+            out = target_path(self._want.out, place.id, goal.seq)
             if check_target(out, goal, force=self._want.force):
                 tidy(out)
                 payment = earlier_payment(self._book, goal.root_owner, goal.id, goal.seq)
                 return self._done(trusted, goal, out, None, payment, None)
+            check_part(out, force=self._want.force)
+            receipts.check_beside(out, force=self._want.force)
             check_room(out, goal)
             return await self._fetch(seller, trusted, goal, out)
 
@@ -173,7 +175,7 @@ class Buy:
         sources: list[Source] = [owner, *others]
         self._tell(f"Fetching {goal.id} v{goal.seq} from {', '.join(source.name for source in sources)}")
         with (
-            Part(out, goal, Disk()) as part,
+            Part(out, goal, Disk(), force=self._want.force) as part,
             self._meter(f"fetching {goal.id} v{goal.seq}", goal.size) as bar,
         ):
             outcome = await _in_thread(
@@ -361,8 +363,8 @@ class Buy:
                     payment=payment,
                 )
             ]
-            receipts.write(path, known[0])
             self._book.keep_receipt(known[0], path, now)
+            receipts.write(path, known[0], force=self._want.force)
         reports = outcome.sources if outcome else []
         return known[0] | {
             "alreadyThere": outcome is None,
@@ -385,14 +387,6 @@ def _goal(trusted: Trusted, id: str, version: int) -> Goal:
         return Goal(root, id, seq, entry.file_hash, entry.size, entry.chunk_root)
     record = log.records[seq - 1]
     return Goal(root, id, seq, bytes.fromhex(record.file_hash), record.size, b"")
-
-
-def _target(out: Path | None, id: str, seq: int) -> Path:
-    name = f"{id}-v{seq}.jsonl"
-    if out is None:
-        return Path(name)
-    out = out.expanduser()
-    return out / name if out.is_dir() else out
 
 
 async def _in_thread(download: Download | WholeDownload) -> Outcome:

@@ -2,7 +2,8 @@
 
 Rules. Nothing stands under the final name before all of it was checked and flushed. What a `.part` holds is
 believed only by its hashes, chunk by chunk, however the last run ended. A `.part` of something else is
-dropped. No symbolic link is followed, no hard link written to, and one process at a time fills a `.part`.
+dropped; what is none of a buyer's is left alone. No symbolic link is followed, no hard link written to, and
+one process at a time fills a `.part`.
 
 Whole chunks go past the page cache: nothing reads them again soon.
 """
@@ -17,19 +18,27 @@ import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from ... import merkle
 from ...direct import Pages
 from ...errors import StorageError, UsageError
 from ..chunks import CHUNK_SIZE, chunk_count, chunk_span
 from ..files import Disk, cannot_write, write_atomically
-from .target import Goal, TakenError, hash_descriptor, part_path, sidecar_path
+from .target import (
+    VALIDATOR,
+    Goal,
+    TakenError,
+    check_part,
+    hash_descriptor,
+    part_path,
+    read_sidecar,
+    sidecar_path,
+)
 
-_SIDECAR_BYTES = 4096
 _CHECKERS = 2
 _PAGE = 4096
-_VALIDATOR = "validator"
+#: What a file system says that has no hard links, or not of this file.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK)
 _ZEROS = bytes(CHUNK_SIZE)
 #: Buffers of one chunk.
 PAGES = Pages(CHUNK_SIZE, keep=4)
@@ -44,17 +53,20 @@ class BusyError(UsageError):
 class Part:
     """A `.part`, opened and locked. A context manager; the threads of a download share it.
 
+    Args:
+        force: fill it even if what stands there is another file.
+
     Attributes:
         found: bytes that were there when it was opened, 0 where it was made or dropped.
         validator: the seller's word for the state of its file, where chunks cannot be checked.
 
     Raises:
         BusyError: another process fills it.
-        UsageError: what stands there is no file of ours.
+        TakenError, UsageError: what stands there is no file of ours.
         StorageError: the disk refuses.
     """
 
-    def __init__(self, out: Path, goal: Goal, disk: Disk) -> None:
+    def __init__(self, out: Path, goal: Goal, disk: Disk, *, force: bool = False) -> None:
         self.out = out
         self.goal = goal
         self.found = 0
@@ -65,11 +77,12 @@ class Part:
         self._fd = self._open()
         self._direct: int | None = None
         try:
+            check_part(out, force=force)
             self._direct = self._open_direct()
-            sidecar = self._read_sidecar()
-            if {name: value for name, value in sidecar.items() if name != _VALIDATOR} == goal.sidecar():
+            sidecar = read_sidecar(self._sidecar) or {}
+            if {name: value for name, value in sidecar.items() if name != VALIDATOR} == goal.sidecar():
                 self.found = os.fstat(self._fd).st_size
-                validator = sidecar.get(_VALIDATOR)
+                validator = sidecar.get(VALIDATOR)
                 self.validator = validator if isinstance(validator, str) else None
             else:
                 disk.resize(self._fd, 0)
@@ -128,22 +141,8 @@ class Part:
                 remedy="Remove it, or name another --out",
             )
 
-    def _read_sidecar(self) -> dict[str, Any]:
-        """What the sidecar says; nothing where there is none that can be read."""
-        try:
-            fd = os.open(self._sidecar, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return {}
-        try:
-            found = json.loads(os.read(fd, _SIDECAR_BYTES))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        finally:
-            os.close(fd)
-        return found if isinstance(found, dict) else {}
-
     def _write_sidecar(self) -> None:
-        found = self.goal.sidecar() | ({} if self.validator is None else {_VALIDATOR: self.validator})
+        found = self.goal.sidecar() | ({} if self.validator is None else {VALIDATOR: self.validator})
         write_atomically(self._disk, self._sidecar, json.dumps(found).encode())
 
     def note(self, validator: str | None) -> None:
@@ -285,16 +284,30 @@ class Part:
         """
         try:
             self._disk.fsync(self._fd)
-            if not force and os.path.lexists(self.out):
-                raise TakenError(
-                    f"{self.out} has come into being meanwhile",
-                    remedy="Replace it with --force, or name another",
-                )
-            self._disk.rename(self.path, self.out)
+            if force or not self._link():
+                self._disk.rename(self.path, self.out)
             self._disk.fsync_dir(self.out.parent)
             self._disk.unlink(self._sidecar)
         except OSError as error:
             raise cannot_write(self.out, error) from error
+
+    def _link(self) -> bool:
+        """Give the file its name only if nothing has it; False where the file system cannot do that."""
+        taken = TakenError(
+            f"{self.out} has come into being meanwhile", remedy="Replace it with --force, or name another"
+        )
+        try:
+            self._disk.link(self.path, self.out)
+        except FileExistsError:
+            raise taken from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(self.out):
+                raise taken from None
+            return False
+        self._disk.unlink(self.path)
+        return True
 
     def drop(self) -> None:
         """Remove the `.part`: what it holds can become nothing."""

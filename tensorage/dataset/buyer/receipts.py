@@ -9,6 +9,8 @@ the buyer's own note.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ..files import Disk, write_atomically
 from ..legacy import LegacyLog, LegacyRecord
 from ..log import Log
 from ..manifest import File, manifest_json
+from .target import TakenError
 from .trust import Trusted, record_json
 
 FORMAT = "tensorage/dataset/receipt/v1"
@@ -84,8 +87,34 @@ def receipt(
     }
 
 
-def write(path: Path, document: dict[str, Any]) -> None:
-    """Put a receipt beside its file; StorageError where the disk refuses."""
+def check_beside(path: Path, *, force: bool) -> None:
+    """Check that nothing but a receipt stands where that of a file goes.
+
+    Raises:
+        TakenError: something does, and `force` was not said.
+    """
+    note = beside(path)
+    if force or not os.path.lexists(note):
+        return
+    taken = TakenError(
+        f"{note} is there and is no receipt", remedy="Move it, name another --out, or lose it with --force"
+    )
+    if not stat.S_ISREG(note.lstat().st_mode):
+        raise taken
+    try:
+        read(note)
+    except UsageError as error:
+        raise taken from error
+
+
+def write(path: Path, document: dict[str, Any], *, force: bool) -> None:
+    """Put a receipt beside its file, in place of another one.
+
+    Raises:
+        TakenError: as `check_beside`.
+        StorageError: the disk refuses.
+    """
+    check_beside(path, force=force)
     write_atomically(Disk(), beside(path), json.dumps(document, indent=1).encode() + b"\n", 0o600)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from typing import Any
 from ...errors import StorageError, UsageError
 
 _READ = 4 << 20
+_SIDECAR_BYTES = 4096
+#: What a sidecar may say beside the goal.
+VALIDATOR = "validator"
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,65 @@ def check_target(out: Path, goal: Goal, *, force: bool) -> bool:
     return False
 
 
+def target_path(out: Path | None, id: str, seq: int) -> Path:
+    """Where a version goes: `out`, in it where it is a directory, `ID-vN.jsonl` here where there is none."""
+    name = f"{id}-v{seq}.jsonl"
+    if out is None:
+        return Path(name)
+    out = out.expanduser()
+    return out / name if out.is_dir() else out
+
+
+def check_part(out: Path, *, force: bool) -> None:
+    """Check that what stands under the names of a `.part` and its sidecar is a buyer's, or empty.
+
+    Raises:
+        TakenError: it is another file, and `force` was not said.
+    """
+    part, sidecar = part_path(out), sidecar_path(out)
+    remedy = "Move it, name another --out, or lose it with --force"
+    if force:
+        return
+    before = read_sidecar(sidecar)
+    if before is None:
+        raise TakenError(f"{sidecar} is there and is another file", remedy=remedy)
+    try:
+        size = part.lstat().st_size
+    except FileNotFoundError:
+        return
+    # looked at twice: another process may have begun, or ended, in between
+    if size and not before and not read_sidecar(sidecar):
+        raise TakenError(f"{part} is there, and nothing says of what it is a part", remedy=remedy)
+
+
+def read_sidecar(path: Path) -> dict[str, Any] | None:
+    """What a sidecar says; {} where there is none, or an empty one; None where it is another file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return {}
+    except OSError:
+        return None
+    try:
+        raw = os.read(fd, _SIDECAR_BYTES)
+        found = json.loads(raw) if raw or not stat.S_ISREG(os.fstat(fd).st_mode) else {}
+    except (OSError, ValueError, RecursionError):
+        return None
+    finally:
+        os.close(fd)
+    fields = Goal("", "", 0, b"", 0, b"").sidecar().keys()
+    return found if isinstance(found, dict) and (not raw or found.keys() - {VALIDATOR} == fields) else None
+
+
 def tidy(out: Path) -> None:
     """Remove what a run left that was killed just after the file had got its name."""
-    if not os.path.lexists(part_path(out)):
-        sidecar_path(out).unlink(missing_ok=True)
+    part, sidecar = part_path(out), sidecar_path(out)
+    if not read_sidecar(sidecar):
+        return
+    if os.path.lexists(part) and os.path.samestat(part.lstat(), out.lstat()):
+        part.unlink(missing_ok=True)
+    if not os.path.lexists(part):
+        sidecar.unlink(missing_ok=True)
 
 
 def check_room(out: Path, goal: Goal) -> None:
