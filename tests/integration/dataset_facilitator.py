@@ -101,6 +101,20 @@ class Chain:
             topics = [USED, word(payer), f"0x{bytes(nonce).hex()}"]
             return self.mine([(topics, "0x"), ([TRANSFER, word(payer), word(payee)], data(value))])
 
+    def carry_out(self, payload: dict[str, Any]) -> str:
+        """A transaction that carries out the authorization of a payment; its hash."""
+        fields, signature = payload["authorization"], bytes.fromhex(payload["signature"][2:])
+        numbers = [int(fields[name]) for name in ("value", "validAfter", "validBefore")]
+        return self.transfer(
+            fields["from"],
+            fields["to"],
+            *numbers,
+            bytes.fromhex(fields["nonce"][2:]),
+            signature[64],
+            signature[:32],
+            signature[32:64],
+        )
+
     def cancel(self, payer: str, nonce: bytes) -> str:
         """A transaction in which the payer withdraws an authorization."""
         with self.lock:
@@ -164,8 +178,11 @@ class Chain:
             if method == "eth_call":
                 asked = params[0]["data"]
                 assert asked.startswith(AUTHORIZATION_STATE) and params[0]["to"] == TOKEN
-                payer, nonce = asked[10 + 24 : 10 + 64], asked[10 + 64 :]
-                return hex(int((f"0x{payer}", nonce) in self.used))
+                wanted = [f"0x{asked[10:74]}", f"0x{asked[74:]}"]
+                until = int(params[1], 16) + 1
+                return hex(
+                    int(any(log["topics"][1:] == wanted for logs in self.blocks[:until] for log in logs))
+                )
             if method == "eth_getLogs":
                 query = params[0]
                 wanted, payer, nonce = query["topics"]

@@ -163,15 +163,64 @@ async def test_a_facilitator_that_is_down_decides_nothing(world):
     assert world.earned == PRICE
 
 
-async def test_a_settlement_that_is_refused_is_a_402_and_mints_nothing(world):
+async def test_a_settlement_that_the_facilitator_calls_failed_stays_undecided_and_can_be_made_good(world):
     paid = await world.pay()
     world.server.settle_rejects = "insufficient_funds"
-    answer = await world.shop.join(paid.header)
-    assert (answer.status, answer.body["error"]) == (402, "settle_failed")
+    for _ in range(2):
+        answer = await world.shop.join(paid.header)
+        assert (answer.status, answer.body["error"]) == (503, "payment_unproved")
+        assert "do not pay twice" in answer.body["message"]
     assert (world.earned, world.shop.tokens()) == (0, 0)
-    assert not world.shop.store.payments(ID)
+    assert [row.state for row in world.shop.store.payments(ID)] == ["begun"]
     world.server.settle_rejects = ""
     assert (await world.shop.join(paid.header)).status == 200
+    assert (world.earned, world.shop.tokens()) == (PRICE, 1)
+
+
+async def test_a_transaction_that_lands_after_the_facilitator_gave_it_up_buys_what_it_paid_for(world):
+    """Its node timed out, and the transaction was in the mempool all the while."""
+    paid = await world.pay()
+    world.server.settle_rejects = "unexpected_settle_error"
+    assert (await world.shop.join(paid.header)).status == 503
+    world.server.chain.carry_out(opened(paid.header)["payload"])
+    world.now += 4000  # the authorization and the offer are over
+    answer = await world.shop.join(paid.header)
+    assert answer.status == 200 and world.shop.tokens() == 1
+    assert (await world.shop.join(paid.header)).body == answer.body
+    assert (world.earned, world.settled()) == (PRICE, 1)
+
+
+async def test_a_payment_that_was_made_in_time_counts_though_the_seller_first_sees_it_later(world):
+    paid = await world.pay()
+    world.server.chain.carry_out(opened(paid.header)["payload"])
+    made = int(world.now)
+    owner = world.shop.offer().offer.owner
+    answer = await world.shop.join(paid.header, owners={owner: made - 60})
+    assert (answer.status, answer.body["error"]) == (402, "too_late"), "the key was rotated away before"
+    assert world.shop.tokens() == 0
+    world.now += 4000
+    world.server.rpc_down = True
+    assert (await world.shop.join(paid.header)).body["error"] == "till_away"
+    world.server.rpc_down = False
+    assert (await world.shop.join(paid.header)).status == 200
+    assert (world.earned, world.settled()) == (PRICE, 0)
+
+
+async def test_a_settlement_is_given_up_only_when_a_deep_block_shows_it_unused_after_its_end(world):
+    paid = await world.pay()
+    world.server.settle_rejects = "unexpected_settle_error"
+    end = int(opened(paid.header)["payload"]["authorization"]["validBefore"])
+    for after, status, error, rows in (
+        (-60, 503, "payment_unproved", 1),
+        (2, 503, "payment_unproved", 1),  # the newest block only, and it may be replaced
+        (60, 402, "too_late", 0),
+    ):
+        world.now = end + after
+        world.server.chain.ahead = end + after - int(time.time())
+        answer = await world.shop.join(paid.header)
+        assert (answer.status, answer.body["error"]) == (status, error), after
+        assert len(world.shop.store.payments(ID)) == rows, after
+    assert (world.earned, world.shop.tokens()) == (0, 0)
 
 
 async def test_an_answer_lost_after_settlement_is_made_good_by_asking_again(world):
@@ -347,12 +396,47 @@ async def test_a_refused_payment_is_not_made_anew_until_the_chain_says_that_it_n
         await world.pay()
     assert (await resume(world.wallet, world.journal, **OWNER, now=now)).header == paid.header
     later = now + 3700
-    with pytest.raises(PaymentUndecided, match="no block yet"):
+    with pytest.raises(PaymentUndecided, match="no final block yet"):
         await refused(world.wallet, world.journal, paid, later, "too_late")
     with pytest.raises(PaymentUndecided, match="no node to ask"):
         await refused(EvmWallet(NETWORK, SECRET), world.journal, paid, later, "too_late")
     world.server.chain.ahead = 3700
     await refused(world.wallet, world.journal, paid, later, "too_late")
+    assert await resume(world.wallet, world.journal, **OWNER, now=later) is None
+
+
+async def test_a_buyer_takes_no_block_that_may_be_replaced_for_the_end_of_its_payment(world):
+    """The newest block is after the end, and is replaced by one that holds the transfer."""
+    paid = await world.pay()
+    end = int(opened(paid.header)["payload"]["authorization"]["validBefore"])
+    chain = world.server.chain
+    chain.ahead = end + 2 - int(time.time())
+    with pytest.raises(PaymentUndecided, match="no final block yet"):
+        await refused(world.wallet, world.journal, paid, end + 2, "verify_failed")
+    chain.ahead = 0
+    chain.carry_out(opened(paid.header)["payload"])
+    with pytest.raises(PaymentUndecided, match="the money went to"):
+        await refused(world.wallet, world.journal, paid, end + 2, "verify_failed")
+    with pytest.raises(PaymentUndecided):
+        await world.pay()
+    assert world.earned == PRICE
+
+
+async def test_a_cancellation_that_may_be_replaced_ends_no_payment(world):
+    paid = await world.pay()
+    payment = opened(paid.header)["payload"]["authorization"]
+    world.server.settle_down = True
+    assert (await world.shop.join(paid.header)).status == 503
+    chain = world.server.chain
+    chain.depth = 0
+    chain.cancel(PAYER, bytes.fromhex(payment["nonce"][2:]))
+    assert (await world.shop.join(paid.header)).body["error"] == "payment_not_final"
+    later = int(payment["validBefore"]) + 1
+    with pytest.raises(PaymentUndecided, match="not final yet"):
+        await refused(world.wallet, world.journal, paid, later, "not_paid")
+    chain.blocks.extend([[], []])
+    assert (await world.shop.join(paid.header)).body["error"] == "not_paid"
+    await refused(world.wallet, world.journal, paid, later, "not_paid")
     assert await resume(world.wallet, world.journal, **OWNER, now=later) is None
 
 

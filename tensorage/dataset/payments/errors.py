@@ -16,14 +16,16 @@ class PaymentRefused(TensorageError):
 
     Attributes:
         reason: one stable word: other_offer, offer_expired, bad_claim, bad_payload, not_paid, too_little,
-            failed, wrong_payee, too_late, payment_spent, verify_failed, settle_failed.
+            failed, wrong_payee, too_late, payment_spent, verify_failed.
+        final: whether the network itself shows that the payment was not made and never can be.
     """
 
     http_status = 402
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, final: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.final = final
 
 
 class TillAway(TensorageError):

@@ -4,11 +4,11 @@ The buyer's authorization has the reference (see `reference`) as its nonce, so i
 can be claimed by one key, though all of it is public once it is on chain. The claim stands in the
 payment's `extensions` and is not shown to the facilitator.
 
-Settling is the facilitator's, and its word that it has settled is taken. Its word that it has not is not,
-once a settlement may have been under way: "nonce already used" is no proof of payment, because whoever
-owns an authorization can cancel it or use up its nonce otherwise. Then the chain is asked (`evm_proof`),
-if there is an RPC URL; without one the payment stays undecided, 503, until there is. Nobody is told to
-pay again meanwhile.
+Settling is the facilitator's, and its word that it has settled is taken. Its word that it has not is not: its
+transaction may land after it gave up. Nor is "nonce already used" a proof of payment, because whoever owns
+an authorization can cancel it or use up its nonce otherwise. So once a settlement was asked for, only the
+chain (`evm_proof`) says that none was made: the authorization is void, or unused after its end. Until then,
+and without an RPC URL for good, the payment stays undecided, 503. Nobody is told to pay again meanwhile.
 """
 
 from __future__ import annotations
@@ -132,15 +132,13 @@ class EvmTill:
 
     async def check(self, shown: Presented, terms: Terms, now: int, *, begun: bool) -> Settled | None:
         detail: _Shown = shown.detail
-        if begun:  # an earlier settlement may have moved the money
-            return await self._proved(shown, terms)
-        if now > min(terms.offer.expires, terms.until):
-            raise PaymentRefused("offer_expired", f"the offer ended at {terms.offer.expires}, it is {now}")
-        if not detail.valid_after <= now or detail.valid_before < now + LEAST_LEFT:
-            raise PaymentRefused(
-                "too_late",
-                f"the authorization is good from {detail.valid_after} to {detail.valid_before}, it is {now}",
-            )
+        late = _late(detail, terms, now)
+        if begun or late is not None:  # the money may have moved: in an earlier settlement, or before the end
+            arrived = await self._proved(shown, terms, begun=begun)
+            if arrived is not None or begun:
+                return arrived
+        if late is not None:
+            raise late
         payload, requirement = self._for_facilitator(detail, terms)
         try:
             with anyio.fail_after(VERIFY_SECONDS):
@@ -152,7 +150,7 @@ class EvmTill:
         if verdict.is_valid:
             return None
         reason = _line(verdict.invalid_reason or "no reason given")
-        if arrived := await self._proved(shown, terms):
+        if arrived := await self._proved(shown, terms, begun=begun):
             return arrived
         if self._chain is None and _says_used(reason):
             raise _unproved(reason)
@@ -170,19 +168,25 @@ class EvmTill:
             return self._settled(shown, terms, _line(answer.transaction))
         reason = _line(answer.error_reason or "no reason given")
         log.warning("settlement refused payment=%s reason=%r begun=%s", shown.payment_id.hex(), reason, begun)
-        if arrived := await self._proved(shown, terms):
+        if arrived := await self._proved(shown, terms, begun=True):
             return arrived
         if reason == "settlement_pending":
             raise TillAway("the settlement is under way", reason="payment_not_final", retry_after=10)
-        if self._chain is None and (begun or answer.transaction or _says_used(reason)):
+        if self._chain is None:
             raise _unproved(reason)
-        raise PaymentRefused("settle_failed", f"the facilitator did not settle: {reason}")
+        raise TillAway(
+            f"the facilitator says that it did not settle ({reason}), and the chain shows no payment yet; "
+            f"one may still come until {detail.valid_before}",
+            reason="payment_unproved",
+            retry_after=30,
+        )
 
-    async def _proved(self, shown: Presented, terms: Terms) -> Settled | None:
+    async def _proved(self, shown: Presented, terms: Terms, *, begun: bool) -> Settled | None:
         """The payment, if the chain itself shows it; None if it does not, or there is no node to ask.
 
         Raises:
-            PaymentRefused: it never can be made any more.
+            PaymentRefused: it never can be made any more (`final`); or it was made when the offer had ended,
+                and was not begun before.
             TillAway: it is not final yet, or the node is away.
         """
         if self._chain is None:
@@ -200,12 +204,24 @@ class EvmTill:
             )
         )
         if found.state == "paid":
+            if not begun and found.time > (end := _end(terms)):
+                raise PaymentRefused(
+                    "too_late", f"{found.transaction} is of {found.time}, the offer ended at {end}"
+                )
             return self._settled(shown, terms, found.transaction)
         if found.state == "not_final":
             raise TillAway(f"{found.transaction} is not final", reason="payment_not_final", retry_after=10)
         if found.state == "void":
             raise PaymentRefused(
-                "not_paid", f"the authorization was cancelled or used otherwise in {found.transaction}"
+                "not_paid",
+                f"the authorization was cancelled or used otherwise in {found.transaction}",
+                final=True,
+            )
+        if found.time > detail.valid_before:
+            raise PaymentRefused(
+                "too_late",
+                f"the authorization ended at {detail.valid_before}, and was not used: nothing was charged",
+                final=True,
             )
         return None
 
@@ -303,6 +319,21 @@ class EvmTill:
             x402_version=X402_VERSION, payload=json.loads(json.dumps(detail.payload)), accepted=requirement
         )
         return payload, requirement
+
+
+def _end(terms: Terms) -> int:
+    """The last unix second at which money may move for an offer."""
+    return min(terms.offer.expires, terms.until)
+
+
+def _late(detail: _Shown, terms: Terms, now: int) -> PaymentRefused | None:
+    """Why it is not the time to settle an authorization."""
+    if now > (end := _end(terms)):
+        return PaymentRefused("offer_expired", f"the offer ended at {end}, it is {now}")
+    if not detail.valid_after <= now or detail.valid_before < now + LEAST_LEFT:
+        window = f"from {detail.valid_after} to {detail.valid_before}"
+        return PaymentRefused("too_late", f"the authorization is good {window}, it is {now}")
+    return None
 
 
 def _says_used(reason: str) -> bool:

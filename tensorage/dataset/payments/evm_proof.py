@@ -52,7 +52,8 @@ class Finding:
 
     Attributes:
         state: unused; paid; void (cancelled, or used for something else); not_final.
-        time: of the newest block, in unix seconds; an authorization that is unused after its end never pays.
+        time: in unix seconds, of the newest block that is deep enough; of the payment's own block if it was
+            paid. An authorization that is unused after its end never pays.
         transaction: 0x-hex, where there is one.
     """
 
@@ -88,14 +89,13 @@ class Chain:
         if (told := int(await self._call("eth_chainId"), 16)) != wanted.chain_id:
             raise ValueError(f"it is of chain {told}, not {wanted.chain_id}")
         newest = await self._call("eth_getBlockByNumber", "latest", False)
-        head, now = int(newest["number"], 16), int(newest["timestamp"], 16)
+        head = int(newest["number"], 16)
+        deep = max(0, head - CONFIRMATIONS + 1)
+        now = await self._time(deep)
         payer, nonce = _word(wanted.payer), f"0x{wanted.nonce.hex()}"
-        state = await self._call(
-            "eth_call",
-            {"to": wanted.asset, "data": AUTHORIZATION_STATE + payer[2:] + nonce[2:]},
-            hex(head),
-        )
-        if int(state, 16) == 0:
+        if not await self._used(wanted, payer, nonce, head):
+            if await self._used(wanted, payer, nonce, deep):
+                raise ValueError("its newest blocks are being replaced")
             return Finding("unused", now)
         last = head
         for _ in range(SPANS):
@@ -108,18 +108,17 @@ class Chain:
             }
             for entry in await self._call("eth_getLogs", query):
                 return await self._judge(wanted, entry, head, now)
-            block = await self._call("eth_getBlockByNumber", hex(first), False)
-            if first == 0 or int(block["timestamp"], 16) < wanted.valid_after:
+            if first == 0 or await self._time(first) < wanted.valid_after:
                 break
             last = first - 1
         raise ValueError("it says that the authorization is used, and not by which transaction")
 
     async def _judge(self, wanted: Authorization, entry: Any, head: int, now: int) -> Finding:
-        name = str(entry["transactionHash"])
+        name, number = str(entry["transactionHash"]), int(entry["blockNumber"], 16)
+        if number + CONFIRMATIONS - 1 > head:
+            return Finding("not_final", now, name)
         if entry["topics"][0].lower() != USED:
             return Finding("void", now, name)
-        if int(entry["blockNumber"], 16) + CONFIRMATIONS - 1 > head:
-            return Finding("not_final", now, name)
         receipt = await self._call("eth_getTransactionReceipt", name)
         if int(receipt["status"], 16) != 1 or receipt["blockHash"] != entry["blockHash"]:
             return Finding("not_final", now, name)
@@ -132,8 +131,17 @@ class Chain:
                 and [topic.lower() for topic in other["topics"]] == wanted_topics
                 and int(other["data"], 16) == wanted.amount
             ):
-                return Finding("paid", now, name)
+                return Finding("paid", await self._time(number), name)
         return Finding("void", now, name)
+
+    async def _used(self, wanted: Authorization, payer: str, nonce: str, block: int) -> bool:
+        """Whether the token says, as of a block, that the nonce is used or cancelled."""
+        question = {"to": wanted.asset, "data": AUTHORIZATION_STATE + payer[2:] + nonce[2:]}
+        return int(await self._call("eth_call", question, hex(block)), 16) != 0
+
+    async def _time(self, block: int) -> int:
+        """A block's time, in unix seconds."""
+        return int((await self._call("eth_getBlockByNumber", hex(block), False))["timestamp"], 16)
 
     async def _call(self, method: str, *params: Any) -> Any:
         body = {"jsonrpc": "2.0", "id": next(self._number), "method": method, "params": params}

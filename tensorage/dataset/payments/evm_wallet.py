@@ -2,8 +2,8 @@
 
 Nothing is sent by the buyer: the authorization is shown to the seller, whose facilitator puts it on
 chain. It is good until `validBefore` and can move money once, whoever shows it and however often. So
-after a seller's refusal it may still be used until then; only a block after that time, in which its nonce
-is unused, says that it never was (`rpc`).
+after a seller's refusal it may still be used until then; only a block after that time, deep enough not to be
+replaced, in which its nonce is unused, says that it never was (`rpc`).
 """
 
 from __future__ import annotations
@@ -132,9 +132,14 @@ class EvmWallet:
             raise PaymentLost("the authorization was not used in its time: nothing was charged")
         if found.state == "void":
             raise PaymentLost(f"the authorization was cancelled or used otherwise in {found.transaction}")
+        if found.state == "not_final":
+            raise PaymentUndecided(
+                f"the authorization was used in {found.transaction}, which is not final yet",
+                remedy="Run this again later",
+            )
         raise PaymentUndecided(
             f"the money went to {way.requirement.payTo} in {found.transaction}"
             if found.transaction
-            else "the chain has made no block yet after the end of the authorization",
+            else "the chain has made no final block yet after the end of the authorization",
             remedy="Ask the seller; the payment is in the journal and is shown again on the next run",
         )

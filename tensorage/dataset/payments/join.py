@@ -7,7 +7,8 @@
     else            check -> journal -> settle -> mint and record, in one transaction -> 200
 
 The journal stands before the settlement, and the token before the answer: whatever dies in between, the
-same payment shown again goes on where it was. Payments are known by their place on their chain, so one pays
+same payment shown again goes on where it was. A row leaves the journal only when the network itself shows
+that the payment was not made and never can be. Payments are known by their place on their chain, so one pays
 once. An offer counts until it expires, also after another one was made; so does one by a key that was
 rotated away, for payments made before that.
 """
@@ -207,7 +208,12 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
             shown.payment_id, known.payer or "", known.network, known.amount, known.transaction or ""
         )
         return _answer(await _mint(store, offer, settled), offer.version, settled)
-    arrived = await till.check(shown, terms, now, begun=known is not None)
+    try:
+        arrived = await till.check(shown, terms, now, begun=known is not None)
+    except PaymentRefused as error:
+        if error.final and known is not None:
+            await run_sync(store.drop_payment, shown.payment_id)
+        raise
     with anyio.CancelScope(shield=True):  # from here on, what was begun is brought to a recorded end
         try:
             row = await run_sync(
@@ -228,8 +234,8 @@ async def _go(store: PaidStore, till: Till, terms: Terms, shown: Presented, now:
         _same(row, shown, offer)
         try:
             settled = arrived or await till.settle(shown, terms, begun=known is not None)
-        except PaymentRefused:
-            if known is None:
+        except PaymentRefused as error:
+            if error.final:  # and else the money may still come
                 await run_sync(store.drop_payment, shown.payment_id)
             raise
         token = await _mint(store, offer, settled)

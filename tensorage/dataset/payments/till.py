@@ -83,7 +83,7 @@ class Till(Protocol):
             begun: whether it was journaled before, so that an earlier `settle` may have moved the money.
 
         Raises:
-            PaymentRefused: it is not good.
+            PaymentRefused: it is not good; `final` if it never can be made any more.
         """
 
     async def settle(self, shown: Presented, terms: Terms, *, begun: bool) -> Settled:
@@ -93,5 +93,6 @@ class Till(Protocol):
             begun: as in `check`.
 
         Raises:
-            PaymentRefused: it was refused, and no earlier attempt has moved the money either.
+            PaymentRefused: it was not made, and never can be (`final`).
+            TillAway: this attempt or an earlier one may have moved the money, or may move it yet.
         """
