@@ -13,7 +13,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from dataset_market import DORA, ID, OWNER_TOKEN, Shop, make_bundle, open_shop, told
+from dataset_market import DORA, ID, OWNER_TOKEN, Shop, auth, make_bundle, open_shop, told
 from test_dataset_publish import make_certificate
 
 from tensorage.dataset import wire
@@ -181,3 +181,29 @@ async def test_what_cannot_be_noted_is_not_sent_and_no_note_is_lost(tmp_path: Pa
         (member,) = shop.store.members(ID)
         assert (member.requests, member.sent) == (sent + 1, sent + 1)
         assert len(shop.store.downloads(ID)) == KEPT_DOWNLOADS
+
+
+async def test_a_flood_of_wrong_device_codes_keeps_no_approved_worker_from_its_token(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, V1) as shop:  # all from one address, as behind a proxy
+
+        async def poll(device_code: object) -> tuple[int, str | None]:
+            body = {"device_code": device_code}
+            return told(await shop.client.post("/auth/device/token", json=body))
+
+        code = (await shop.client.post("/auth/device/code", json={"worker": "w"})).json()
+        wrong = ("0" * 64, "", None)
+        for number in range(1000):
+            if await poll(wrong[number % 3]) == (429, "rate_limited"):
+                break
+        else:
+            raise AssertionError("nobody is held back")
+        assert await poll(code["device_code"]) == (200, None)
+        assert await poll(code["device_code"]) == (429, "slow_down")
+        approval = {"user_code": code["user_code"]}
+        await shop.client.post("/auth/device/approve", json=approval, headers=auth(OWNER_TOKEN))
+        for number in range(20):
+            await poll(wrong[number % 3])
+        body = {"device_code": code["device_code"]}
+        answer = (await shop.client.post("/auth/device/token", json=body)).json()
+        assert answer["status"] == "authorized"
+        assert (await shop.get("download", answer["token"])).content == V1

@@ -70,5 +70,5 @@ def create_app(
 
     keeper = Gatekeeper(context, desk, limits, clock)
     codes = Codes(context.clock, context.rng, is_open=context.membership == "open")
-    add_routes(app, keeper, Handlers(context, desk, codes, reading).routes())
+    add_routes(app, keeper, Handlers(context, desk, codes, reading, clock).routes())
     return app

@@ -108,6 +108,10 @@ class Codes:
         code.state = "approved"
         return code
 
+    def knows(self, device_code: str) -> bool:
+        """Whether there is such a device code. Nobody guesses one of 32 random bytes."""
+        return device_code in self._by_device
+
     def poll(self, device_code: str) -> Code | None:
         """The code, which is consumed, when it is approved; None while it is pending.
 

@@ -12,7 +12,8 @@ from typing import Any
 import anyio.to_thread
 from fastapi.responses import JSONResponse, Response
 
-from ...transport.limits import Rate
+from ...transport.limits import Rate, TokenBuckets
+from ...transport.refusals import RateLimited
 from .. import wire
 from ..entry import SignedHead
 from .context import Context
@@ -46,9 +47,14 @@ class Handlers:
 
     Args:
         reading: threads that read what is sent.
+        clock: seconds, steady; for rates.
     """
 
-    def __init__(self, context: Context, desk: Desk, codes: Codes, reading: Executor) -> None:
+    def __init__(
+        self, context: Context, desk: Desk, codes: Codes, reading: Executor, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
+        self._polls = TokenBuckets(_POLL_RATE)
         self._context = context
         self._desk = desk
         self._codes = codes
@@ -61,7 +67,7 @@ class Handlers:
         return (
             Route("GET", "/healthz", Access.ANYONE, self.healthz),
             Route("POST", "/auth/device/code", Access.ANYONE, self.device_code, _CODE_RATE),
-            Route("POST", "/auth/device/token", Access.ANYONE, self.device_token, _POLL_RATE),
+            Route("POST", "/auth/device/token", Access.ANYONE, self.device_token),
             Route("POST", "/auth/device/approve", Access.OWNER, self.approve),
             Route("GET", f"{dataset}/versions", Access.ANYONE, self.versions, _LOG_RATE),
             Route("GET", f"{dataset}/head", Access.ANYONE, self.head),
@@ -95,6 +101,11 @@ class Handlers:
 
     async def device_token(self, visit: Visit) -> Response:
         device_code = _field(visit.body, "device_code")
+        # Only strangers' polls are counted: behind a proxy they have the address of everybody.
+        if not self._codes.knows(device_code or "") and (
+            wait := self._polls.spend(visit.address, self._clock())
+        ):
+            raise RateLimited("too many polls with no good device code from your address", wait)
         if not device_code:
             raise Refusal("invalid_request", 'send {"device_code": "..."}')
         code = self._codes.poll(device_code)
