@@ -207,3 +207,29 @@ async def test_a_flood_of_wrong_device_codes_keeps_no_approved_worker_from_its_t
         answer = (await shop.client.post("/auth/device/token", json=body)).json()
         assert answer["status"] == "authorized"
         assert (await shop.get("download", answer["token"])).content == V1
+
+
+async def test_a_running_download_ends_when_its_member_is_revoked_and_no_other(tmp_path: Path) -> None:
+    data = bytes(64 << 20)
+    async with open_shop(tmp_path, data) as shop:
+        held = []
+        for token in (shop.token(1), shop.store.mint(ID, label="leaving", max_version=1)):
+            request = f"GET /dataset/{ID}/download HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", shop.service.port, limit=1 << 16)
+            held.append((reader, writer))
+            writer.write(f"{request}Authorization: Bearer {token}\r\n\r\n".encode())
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        shop.store.revoke(ID, "leaving")
+        got = []
+        for reader, writer in held:
+            count = 0
+            while piece := await asyncio.wait_for(reader.read(1 << 20), 20):
+                count += len(piece)
+            got.append(count)
+            writer.close()
+        assert got[0] == len(data)
+        assert got[1] < len(data)
+        shop.service.desk.close()
+        noted = {found.label: found.stop for found in shop.store.downloads(ID)}
+        assert noted["m"] == len(data)
+        assert got[1] <= noted["leaving"] < len(data)

@@ -69,6 +69,7 @@ class Visit:
         version: the one that is asked for; with VERSION and BUYER.
         member: whose token it is; None for the owner, and where none is asked for.
         more_time: gives the answer `PIECE_SECONDS` from now on, or so many.
+        still: raises Refusal when the token does not open this any more; asked while a long answer is sent.
     """
 
     headers: Mapping[str, Sequence[str]]
@@ -78,6 +79,7 @@ class Visit:
     version: int | None
     member: Member | None
     more_time: Callable[[float], None]
+    still: Callable[[], Awaitable[None]]
 
     def alive(self) -> None:
         """A piece of the answer has left."""
@@ -157,8 +159,14 @@ class Gatekeeper:
             edition, version = await self._edition(route, request)
         if route.access is Access.VERSION and token is not None:
             member = await self._member(token, version)
+
+        async def still() -> None:
+            if member is not None and token is not None:
+                await self._member(token, version)
+
         body = await self._body(request) if route.method == "POST" else b""
-        return Visit(_headers(request), address, body, edition, version, member, _more_time(request))
+        more_time = _more_time(request)
+        return Visit(_headers(request), address, body, edition, version, member, more_time, still)
 
     async def _edition(self, route: Route, request: Request) -> tuple[Edition, int | None]:
         """The dataset as it is now, and the version of it that is asked for, where the route has one."""

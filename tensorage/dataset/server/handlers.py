@@ -245,6 +245,7 @@ class Handlers:
             reading=self._reading,
             alive=visit.alive,
             ended=ended,
+            still=visit.still,
         )
 
     def _enter(self, visit: Visit) -> Callable[[], None]:

@@ -6,7 +6,7 @@ as nginx with sendfile (docs/decisions/0016), and it is the same with TLS.
 
 Before every piece the descriptor is looked at: a file whose inode, size or times are no longer those that
 were there when its hash was checked ends the answer, visibly incomplete. So does a peer that takes no piece
-for a while, and one that has gone.
+for a while, and one that has gone; and, looked at every 8 MiB, a token that was revoked or has expired.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from ...errors import StorageError
+from ...errors import RequestError, StorageError
 from ...transport.gate import Receive, Scope, Send
 from .ranges import Span
 
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 PIECE = 1 << 20
 _SMALL_PIECE = 1 << 18
+#: Pieces after which it is asked again whether the peer may have more.
+_CHECKED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class FileResponse(Response):
         reading: reads the pieces.
         alive: called when the peer has taken a piece; gives the answer more time.
         ended: called at the end with what was handed to the connection.
+        still: raises RequestError when the peer may have no more.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class FileResponse(Response):
         reading: Executor,
         alive: Callable[[], None],
         ended: Callable[[list[Span]], None],
+        still: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(None, status_code, {**headers, "content-length": str(length(parts))})
         self._file = file
@@ -161,6 +165,7 @@ class FileResponse(Response):
         self._reading = reading
         self._alive = alive
         self._ended = ended
+        self._still = still
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sent: list[Span] = []
@@ -171,7 +176,10 @@ class FileResponse(Response):
             )
             if scope["method"] == "HEAD" or await self._send_body(send, gone, sent):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except StorageError as error:  # the answer has begun: all that is left is to break it off
+        except (
+            StorageError,
+            RequestError,
+        ) as error:  # the answer has begun: all that is left is to break it off
             logger.error("download broken off: %s", error)  # noqa: TRY400 - the line says all
         finally:
             gone.cancel()
@@ -183,7 +191,11 @@ class FileResponse(Response):
         pieces = _pieces(self._parts)
         piece = next(pieces, None)
         ahead = self._begin(piece)
+        count = 0
         while piece is not None and not gone.done():
+            count += 1
+            if count % _CHECKED == 0:
+                await self._still()
             data = piece if isinstance(piece, bytes) else await ahead
             following = next(pieces, None)
             ahead = self._begin(following)
