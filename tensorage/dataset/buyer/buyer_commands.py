@@ -22,7 +22,6 @@ from ...transport.refusals import one_line
 from .. import wire
 from ..log import Log
 from ..options import DEFAULT_HOME, AsJson, DatasetHome, day, meter
-from ..payments.pricing import read_atomic, shown
 from . import receipts
 from .api import Seller
 from .book import Book
@@ -348,35 +347,8 @@ def show(
         typer.echo(json.dumps(found))
         return
     for document in found:
-        for line in _lines(document):
+        for line in receipts.lines(document):
             typer.echo(one_line(line, 500))
-
-
-def _lines(document: dict[str, Any]) -> list[str]:
-    """A receipt for people. What the owner did not sign may be anything, in a receipt that somebody sent."""
-    moment, paid = document.get("time"), document.get("payment")
-    when = f", {day(moment)} UTC" if type(moment) is int and 0 <= moment < 1 << 36 else ""
-    trusted = "" if document.get("pinned") is True else " (trusted on first use)"
-    lines = [
-        f"{document['id']} v{document['seq']}: {document.get('path')}",
-        f"bytes: {document['size']}",
-        f"file hash: {document['fileHash']}",
-        f"manifest hash: {document['manifestHash']}",
-        f"entry: {document['entryHash']}",
-        f"owner: {document['owner']}{trusted}",
-        f"from: {document.get('url')}{when}",
-    ]
-    if isinstance(paid, dict):
-        amount, asset, payee, network = (paid.get(name) for name in ("amount", "asset", "payTo", "network"))
-        lines.append(f"paid: {_money(amount, asset, network)} to {payee} on {network}")
-    return lines
-
-
-def _money(amount: Any, asset: Any, network: Any) -> str:
-    try:
-        return shown(read_atomic(amount), network if isinstance(network, str) else "")
-    except (ValueError, UsageError):  # of a network that nothing is paid on: as it says
-        return f"{amount} {asset}"
 
 
 def _receipts(what: str | None, home: Path) -> list[dict[str, Any]]:

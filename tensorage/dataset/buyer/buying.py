@@ -26,15 +26,7 @@ from . import receipts
 from .api import Seller, SellerError
 from .book import Book
 from .download import Download, Outcome
-from .entitling import (
-    Buying,
-    Entitlement,
-    earlier_payment,
-    kept_token,
-    paid_before,
-    settle,
-    unheard,
-)
+from .entitling import Buying, Entitlement, earlier_payment, kept_token, paid_before, settle, unheard
 from .part import Part
 from .sources import HttpSource, Source
 from .subnet import NAME as SUBNET

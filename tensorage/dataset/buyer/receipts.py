@@ -22,6 +22,8 @@ from ..files import Disk, write_atomically
 from ..legacy import LegacyLog, LegacyRecord
 from ..log import Log
 from ..manifest import File, manifest_json
+from ..options import day
+from ..payments.pricing import read_atomic, shown
 from .target import TakenError
 from .trust import Trusted, record_json
 
@@ -134,6 +136,33 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UsageError(f"{path} is no receipt", remedy="Name a receipt, or the file that it is for")
     return found
+
+
+def lines(document: dict[str, Any]) -> list[str]:
+    """A receipt for people. What the owner did not sign may be anything, in a receipt that somebody sent."""
+    moment, paid = document.get("time"), document.get("payment")
+    when = f", {day(moment)} UTC" if type(moment) is int and 0 <= moment < 1 << 36 else ""
+    trusted = "" if document.get("pinned") is True else " (trusted on first use)"
+    lines = [
+        f"{document['id']} v{document['seq']}: {document.get('path')}",
+        f"bytes: {document['size']}",
+        f"file hash: {document['fileHash']}",
+        f"manifest hash: {document['manifestHash']}",
+        f"entry: {document['entryHash']}",
+        f"owner: {document['owner']}{trusted}",
+        f"from: {document.get('url')}{when}",
+    ]
+    if isinstance(paid, dict):
+        amount, asset, payee, network = (paid.get(name) for name in ("amount", "asset", "payTo", "network"))
+        lines.append(f"paid: {_money(amount, asset, network)} to {payee} on {network}")
+    return lines
+
+
+def _money(amount: Any, asset: Any, network: Any) -> str:
+    try:
+        return shown(read_atomic(amount), network if isinstance(network, str) else "")
+    except (ValueError, UsageError):  # of a network that nothing is paid on: as it says
+        return f"{amount} {asset}"
 
 
 def check(document: dict[str, Any]) -> None:
