@@ -154,6 +154,15 @@ def test_a_log_in_a_file_is_verified_against_what_was_seen_elsewhere(shop, buyer
     assert buyer("verify", path, "--anchor", "--network", "devnet")[0] == 2
 
 
+def test_a_log_without_a_statement_is_said_to_lack_its_end_perhaps(shop, buyer, tmp_path):
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(wire.log_json(shop.log(1))))
+    code, out, err = buyer("verify", path, "--owner", shop.owner)
+    assert code == 0 and "1 version(s)" in out and "may have been cut off" in err
+    path.write_text(json.dumps(shop.document))
+    assert "may have been cut off" not in buyer("verify", path, "--owner", shop.owner)[2]
+
+
 @pytest.mark.parametrize("name", ["x.part", "x.part.json", "x.receipt.json"])
 def test_a_file_of_the_users_beside_the_target_is_left_alone_without_force(shop, buyer, tmp_path, name):
     mine = tmp_path / name
