@@ -176,6 +176,10 @@ def test_a_dataset_is_paid_for_in_usdc(tmp_path, bought):
         paying = ["--join", "--chain", "base-sepolia", "--key", key]
         code, _, err = bought(world.arguments(*paying, "--max-price", 1_249_999))
         assert code == 2 and "more than the" in err
+        code, _, err = bought(
+            world.arguments("--join", "--chain", "base", "--key", key, "--max-price", 1_250_000)
+        )
+        assert code == 2 and "wants to be paid on eip155:84532, not on eip155:8453" in err, err
         key.chmod(0o644)
         code, _, err = bought(world.arguments(*paying, "--max-price", 1_250_000))
         assert code == 2 and "can be read by others" in err
