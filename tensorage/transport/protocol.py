@@ -87,6 +87,10 @@ def _crumbs() -> RequestError:
     return RequestError("malformed", "the body comes in too many pieces for its size")
 
 
+def _cut_short() -> RequestError:
+    return RequestError("malformed", "the connection closed before the body was whole")
+
+
 class _CrumbsError(h11.RemoteProtocolError):
     """A body in too many pieces."""
 
@@ -211,6 +215,8 @@ class AxonProtocol(H11Protocol):
             RequestError: "timeout" when nothing comes, "malformed" when the connection ends or the body comes
                 in crumbs.
         """
+        if self.cycle.disconnected or self.transport.is_closing():
+            raise _cut_short()
         filling = _Filling(self, view)
         idle = self._shared.limits.idle_seconds
         self.transport.set_protocol(filling)
@@ -230,7 +236,7 @@ class AxonProtocol(H11Protocol):
         if filling.crumbs:
             raise _crumbs()
         if filling.at < len(view):
-            raise RequestError("malformed", "the connection closed before the body was whole")
+            raise _cut_short()
 
     def filled(self) -> None:
         """Have the parser see that a body has ended of which `fill` has taken the last bytes."""

@@ -111,6 +111,29 @@ async def test_a_piece_is_there_while_it_is_written_although_many_uploads_come_a
             ]
 
 
+async def test_a_client_that_goes_between_two_pieces_is_noticed_at_the_next(tmp_path):
+    gone, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def slow(call: StreamCall) -> Reply:
+        try:
+            async for _ in call.chunks(4 * MIB):
+                await gone.wait()
+        except RequestError as error:
+            ended.set_result(error.message)
+            raise
+        return b""
+
+    async with serving(tmp_path, limits=Limits(idle_seconds=3600.0)) as axon:
+        axon.stream("PUT", "/v1/shards/{name}", slow, total_seconds=3600)
+        _, writer = await asyncio.open_connection("127.0.0.1", axon.port)
+        writer.write(head(f"Content-Length: {4 * MIB}") + bytes(MIB))
+        await writer.drain()
+        writer.transport.abort()
+        gone.set()
+        assert "before the body was whole" in await asyncio.wait_for(ended, 20)
+        await eventually(lambda: not taking(axon))
+
+
 async def test_one_connection_serves_upload_after_upload(tmp_path):
     async with serving(tmp_path) as axon, Dendrite(None, allow_private=True, per_peer=1) as dendrite:
         attach(axon)
@@ -262,7 +285,7 @@ async def test_a_large_answer_reaches_a_slow_reader_whole_and_is_not_copied_for_
 
     async with serving(tmp_path) as axon:
         axon.stream("GET", "/v1/large", large, total_seconds=30)
-        reader, writer = await asyncio.open_connection("127.0.0.1", axon.port, limit=64 * 1024)
+        _, writer = await asyncio.open_connection("127.0.0.1", axon.port, limit=64 * 1024)
         writer.write(b"GET /v1/large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         await eventually(lambda: len(axon._connections.open) == 1)
         await asyncio.sleep(0.3)
