@@ -285,7 +285,7 @@ async def test_a_large_answer_reaches_a_slow_reader_whole_and_is_not_copied_for_
 
     async with serving(tmp_path) as axon:
         axon.stream("GET", "/v1/large", large, total_seconds=30)
-        _, writer = await asyncio.open_connection("127.0.0.1", axon.port, limit=64 * 1024)
+        reader, writer = await asyncio.open_connection("127.0.0.1", axon.port, limit=64 * 1024)
         writer.write(b"GET /v1/large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         await eventually(lambda: len(axon._connections.open) == 1)
         await asyncio.sleep(0.3)
