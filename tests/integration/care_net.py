@@ -152,7 +152,7 @@ class Holder:
         signed.check(verify)
         if self.refuse_uploads:
             raise RequestError("unready", "no more today")
-        data = b"".join([piece async for piece in call.chunks(signed.ticket.size)])
+        data = b"".join([bytes(piece) async for piece in call.chunks(signed.ticket.size)])
         if shard.shard_root(data) != signed.ticket.shard_root:
             raise RequestError("malformed", "another root")
         self.shards[signed.ticket.hash] = bytearray(data)

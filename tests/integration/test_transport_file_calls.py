@@ -125,7 +125,7 @@ async def test_a_shard_is_brought_with_its_ticket_and_the_receipt_comes_back(tmp
         brought.check(verify)
         assert call.path["ticket"] == brought.ticket.hash.hex()
         assert call.length == brought.ticket.size
-        body = b"".join([piece async for piece in call.chunks(brought.ticket.size)])
+        body = b"".join([bytes(piece) async for piece in call.chunks(brought.ticket.size)])
         taken.append((brought, body))
         return StoredMessage.of(ticket.stored(brought.ticket.hash, 5, MINER.sign))
 
