@@ -66,7 +66,7 @@ class Download:
         begin, left = opening.run.offset, opening.run.length
         plan = units(stripes(manifest.ciphertext, manifest.data_shards), begin, left)
         ahead: deque[tuple[Unit, asyncio.Task[list[memoryview]]]] = deque()
-        flying, window = 0, _AT_FIRST
+        flying, held, window = 0, 0, _AT_FIRST  # held: handed over, and nothing of it handed on
         following = next(plan, None)
         try:
             while following is not None or ahead:
@@ -80,9 +80,9 @@ class Download:
                 done = await _whole(self._coder.run(_open, opening, blocks, skip, write))
                 del blocks, task
                 ahead.popleft()
-                flying -= unit.size
+                held += unit.size
                 if done:
-                    window = min(2 * window, AHEAD)
+                    flying, held, window = flying - held, 0, min(2 * window, AHEAD)
                 self._progress(done)
         finally:
             for _, task in ahead:
