@@ -17,7 +17,11 @@ from .schema import STORE_NAME
 from .signing import KeyOption, SignerChoice, SignerOption, load_signer
 from .store import Store
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show who signs, or hand datasets on.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Show who signs, or hand datasets on.\n\nExample: dataset keys show",
+)
 
 
 @app.command()

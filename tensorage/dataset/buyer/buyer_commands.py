@@ -35,7 +35,11 @@ from .urls import place as place_of
 from .wallets import BITTENSOR, Money
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-receipt_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show what was bought.")
+receipt_app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Show what was bought.\n\nExample: dataset receipt show chats-v1.jsonl",
+)
 app.add_typer(receipt_app, name="receipt")
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="The seller's address; may end in /dataset/ID.")]
