@@ -6,18 +6,16 @@ torch or the sealing kernel.
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
 
 from . import __version__
 from .config import read_json, run
+from .lazy import LazyGroup
 
 #: Subcommand -> (module, its typer app, one line of help).
 COMMANDS = {
@@ -40,31 +38,12 @@ COMMANDS = {
 }
 
 
-class _Lazy(TyperGroup):
-    """A group whose commands are imported when they are asked for; its overview imports none."""
-
-    _overview = False
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self._overview = True
-        super().format_help(ctx, formatter)
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module, name, summary = COMMANDS[cmd_name]
-        if self._overview:
-            return typer.core.TyperCommand(cmd_name, help=summary)
-        command = get_command(getattr(importlib.import_module(module), name))
-        command.name = cmd_name
-        return command
+class _Commands(LazyGroup):
+    found_in = COMMANDS
 
 
 app = typer.Typer(
-    cls=_Lazy,
+    cls=_Commands,
     name="tensorage",
     no_args_is_help=True,
     add_completion=False,

@@ -5,15 +5,12 @@ Its commands live in modules of their own, which are imported when one of theirs
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
 
 from ..config import run
+from ..lazy import LazyGroup
 
 _OWNER = "tensorage.dataset.owner_commands"
 _MEMBERS = "tensorage.dataset.members_command"
@@ -41,33 +38,12 @@ COMMANDS = {
 }
 
 
-class _Lazy(TyperGroup):
-    """A group whose commands are imported when they are asked for; its overview imports none."""
-
-    _overview = False
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self._overview = True
-        super().format_help(ctx, formatter)
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module, summary = COMMANDS[cmd_name]
-        if self._overview:
-            return typer.core.TyperCommand(cmd_name, help=summary)
-        found = get_command(importlib.import_module(module).app)
-        inner = getattr(found, "commands", None)  # an app with one command is that command
-        command = inner[cmd_name] if inner is not None and cmd_name in inner else found
-        command.name = cmd_name
-        return command
+class _Commands(LazyGroup):
+    found_in = {name: (module, "app", summary) for name, (module, summary) in COMMANDS.items()}  # noqa: RUF012
 
 
 app = typer.Typer(
-    cls=_Lazy,
+    cls=_Commands,
     name="dataset",
     no_args_is_help=True,
     add_completion=False,

@@ -43,7 +43,7 @@ LAYERS = [
         "yuma",
     },
     {f"dataset.{module}" for module in DATASET_CORE},
-    {"config", "direct", "simulate", "sqlite"},
+    {"config", "direct", "lazy", "simulate", "sqlite"},
     {"chain"},
     {"transport", "allocator", "registration"},
     {"service"},
