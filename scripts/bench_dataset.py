@@ -25,7 +25,6 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import shutil
 import signal
 import socket
@@ -44,7 +43,7 @@ from typing import Annotated, Any
 import typer
 
 from tensorage import merkle
-from tensorage.allocator.machine import cpu_threads
+from tensorage.allocator.machine import description
 from tensorage.chain.wallet import Hotkey
 from tensorage.config import run
 from tensorage.dataset import wire
@@ -349,13 +348,11 @@ def nginx_serving(nginx: str, root: Path, directory: Path) -> Iterator[str]:
 
 def machine() -> str:
     """What this machine is."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        named = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        model = named[0].partition(":")[2].strip() if named else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{platform.node()}: {model}, {cpu_threads()} processor threads, {memory / 1e9:.0f} GB of memory"
+    here = description()
+    return (
+        f"{here['name']}: {here['processor']}, {here['threads']} processor threads, "
+        f"{here['memory_gb']:.0f} GB of memory"
+    )
 
 
 @app.command()

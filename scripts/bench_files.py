@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -37,12 +36,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tensorage import seal
-from tensorage.allocator.machine import cpu_threads
+from tensorage.allocator.machine import description
 from tensorage.chain.network import ChainSettings
 from tensorage.chain.wallet import load_hotkey
 from tensorage.client.catalog import Catalog
@@ -332,17 +331,6 @@ class Bench:
         return {"get_degraded_mb_per_s": rate, "degraded_same_bytes": float(same)}
 
 
-def machine() -> dict[str, Any]:
-    """What this machine is."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        named = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        model = named[0].partition(":")[2].strip() if named else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"name": platform.node(), "processor": model, "threads": cpu_threads(), "memory_gb": memory / 1e9}
-
-
 @app.command()
 def bench(
     size: Annotated[str, typer.Option(help="Of the file: 1GB, 100MB.")] = "1GB",
@@ -365,10 +353,10 @@ def bench(
     missed = [goal for name, goal in GOALS.items() if not goal.met(figures[name])]
     figures = {name: round(value, 4) for name, value in figures.items()}
     if as_json:
-        about = {"machine": machine(), "size": settings.size, "code": [data_shards, settings.shards]}
+        about = {"machine": description(), "size": settings.size, "code": [data_shards, settings.shards]}
         typer.echo(json.dumps({**about, **figures, "missed": [goal.figure for goal in missed]}))
     else:
-        here = machine()
+        here = description()
         typer.echo(
             f"{here['name']}: {here['processor']}, {here['threads']} processor threads, "
             f"{here['memory_gb']:.0f} GB of memory"

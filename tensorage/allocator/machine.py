@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..seal import Profile
@@ -11,6 +13,7 @@ from ..seal import Profile
 MEMORY_SHARE = 0.8
 PROCESS_SIZE = 150 << 20  # of a worker besides its sector
 
+_CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -20,6 +23,16 @@ def cpu_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def description() -> dict[str, Any]:
+    """What a figure was measured on: name, processor, threads, and memory in billions of bytes."""
+    model = platform.processor() or platform.machine()
+    if _CPUINFO.exists():
+        named = [line for line in _CPUINFO.read_text().splitlines() if line.startswith("model name")]
+        model = named[0].partition(":")[2].strip() if named else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"name": platform.node(), "processor": model, "threads": cpu_threads(), "memory_gb": memory / 1e9}
 
 
 def available_memory() -> int | None:
