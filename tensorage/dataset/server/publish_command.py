@@ -36,7 +36,7 @@ from .publishing import TAO, Plan, Price, Publishing, is_loopback
 
 app = typer.Typer(add_completion=False)
 
-_EVM_CHAIN = re.compile(r"ethereum|base|base-sepolia|eip155:[1-9][0-9]{0,18}", re.ASCII)
+_EVM_CHAIN = re.compile(r"eip155:[1-9][0-9]{0,18}", re.ASCII)
 _EVM_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _URL = re.compile(r"https?://[\x21-\x7e]{1,2000}", re.ASCII)
 
@@ -270,13 +270,15 @@ def _price(
             raise UsageError(
                 "nobody else settles payments in TAO", remedy="Leave out --facilitator and --rpc"
             )
-    elif _EVM_CHAIN.fullmatch(chain):
-        fits = _EVM_ADDRESS.fullmatch(payee) is not None
     else:
-        raise UsageError(
-            f"there is no paying on chain {chain[:40]!r}",
-            remedy="Take bittensor, base, base-sepolia or eip155:N",
-        )
+        from ..payments.evm import NAMES  # noqa: PLC0415 - for sales on an EVM chain only
+
+        if chain not in NAMES and not _EVM_CHAIN.fullmatch(chain):
+            raise UsageError(
+                f"there is no paying on chain {chain[:40]!r}",
+                remedy="Take bittensor, base, base-sepolia or eip155:N",
+            )
+        fits = _EVM_ADDRESS.fullmatch(payee) is not None
     if not fits:
         raise UsageError(
             f"{payee[:80]!r} cannot be paid on {chain[:40]}",
